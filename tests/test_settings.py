@@ -1,0 +1,204 @@
+"""Configuration: the file, then the environment, then the flags; faults are told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from mas.config import DEFAULT_MODEL, DEFAULT_ROSTER, Config
+from mas.errors import ConfigError, UsageError
+from mas.settings import load
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def loaded(
+    toml: str = "",
+    environment: dict[str, str] | None = None,
+    flags: dict[tuple[str, str], Any] | None = None,
+) -> Config:
+    if toml:
+        Path("mas.toml").write_text(toml, encoding="utf-8")
+    config, _ = load(environment=environment or {"HOME": "/h"}, flags=flags)
+    return config
+
+
+def refused(toml: str = "", environment: dict[str, str] | None = None) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        loaded(toml, environment)
+    assert caught.value.exit_code == 3
+    assert caught.value.hint
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    config = loaded()
+    assert config.claude.model == DEFAULT_MODEL
+    assert config.roster == DEFAULT_ROSTER
+    assert config.files.path == Path.cwd() / "shared_files"
+    assert config.postgres.dsn is None and config.redis.url is None
+
+
+def test_environment_beats_file_and_a_flag_beats_both() -> None:
+    toml = '[claude]\nmodel = "of-file"\nmax_turns = 7\n'
+    environment = {"CLAUDE_MODEL": "of-environment", "TASK_TIMEOUT": "90"}
+    config = loaded(toml, environment, {("claude", "model"): "of-flag"})
+    assert (config.claude.model, config.claude.max_turns) == ("of-flag", 7)
+    assert config.limits.attempt_timeout_s == 90
+    assert loaded(toml, environment).claude.model == "of-environment"
+    assert loaded(toml).claude.model == "of-file"
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert loaded(environment={"CLAUDE_MODEL": ""}).claude.model == DEFAULT_MODEL
+
+
+@pytest.mark.parametrize(
+    ("environment", "dsn", "url"),
+    [
+        (
+            {"POSTGRES_HOST": "db", "POSTGRES_USER": "u", "POSTGRES_PASSWORD": "p@/"},
+            "postgresql://u:p%40%2F@db:5432/u",
+            None,
+        ),
+        (
+            {"POSTGRES_HOST": "db", "POSTGRES_PORT": "6000", "POSTGRES_DB": "d"},
+            "postgresql://postgres@db:6000/d",
+            None,
+        ),
+        (
+            {"POSTGRES_HOST": "::1", "REDIS_HOST": "::1"},
+            "postgresql://postgres@[::1]:5432/postgres",
+            "redis://[::1]:6379/0",
+        ),
+        ({"DATABASE_URL": "postgresql://x/y"}, "postgresql://x/y", None),
+        ({"REDIS_HOST": "r", "REDIS_DB": "3"}, None, "redis://r:6379/3"),
+        ({"REDIS_URL": "redis://z"}, None, "redis://z"),
+    ],
+)
+def test_configured_servers_are_used(
+    environment: dict[str, str], dsn: str | None, url: str | None
+) -> None:
+    config = loaded(environment=environment)
+    assert (config.postgres.dsn, config.redis.url) == (dsn, url)
+
+
+def test_old_names_of_permission_modes_are_read_with_a_warning() -> None:
+    config, warnings = load(environment={"SDK_PERMISSION_MODE": "approveEdits"})
+    assert config.claude.permission_mode == "acceptEdits"
+    assert warnings == ["SDK_PERMISSION_MODE: approveEdits is called acceptEdits now"]
+
+
+def test_a_roster_in_the_file_replaces_the_default() -> None:
+    config = loaded(
+        '[capabilities]\ngpu = "has a graphics card"\n'
+        '[agents.big]\ncapabilities = ["gpu", "code_generation"]\n'
+        'command = ["nice"]\nmodel = "m"\n'
+    )
+    [agent] = config.roster
+    assert (agent.id, agent.capabilities) == ("big", ("gpu", "code_generation"))
+    assert (agent.command, agent.model) == (("nice",), "m")
+    assert config.capabilities["gpu"] == "has a graphics card"
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ("[claude]\nmodle = 1\n", "unknown key claude.modle"),
+        ("[cloud]\n", "unknown key cloud"),
+        ("[claude]\nmax_turns = 'ten'\n", "claude.max_turns: Expected `int`"),
+        ("[files]\npath = 3\n", "files.path: Expected `str`"),
+        ("[claude]\nmodel = ''\n", "claude.model is empty"),
+        ("[limits]\nmax_attempts = 0\n", "limits.max_attempts is 0; it must be 1 to"),
+        ("[limits]\nattempt_timeout_s = nan\n", "limits.attempt_timeout_s is nan"),
+        ("[claude]\npermission_mode = 'plan'\n", "could write no result"),
+        ("[claude]\npermission_mode = 'yolo'\n", "'yolo', which cannot be used"),
+        ("[agents.a]\ncapabilities = ['flying']\n", "unknown capability 'flying'"),
+        ("[agents.a]\ncapabilities = []\n", "agents.a.capabilities is empty"),
+        ("[agents.a]\n", "agents.*: Object missing required field `capabilities`"),
+        ("[agents.'a b']\ncapabilities = ['data_analysis']\n", "not a usable name"),
+        (
+            "[agents.a]\ncapabilities=['data_analysis']\n[agents.a]\ncapabilities=[]\n",
+            "Cannot declare ('agents', 'a') twice",
+        ),
+        ("[claude\n", "mas.toml"),
+    ],
+)
+def test_a_fault_in_the_file_names_file_key_and_what_is_allowed(
+    toml: str, told: str
+) -> None:
+    error = refused(toml)
+    assert error.message.startswith("mas.toml")
+    assert told in error.message
+
+
+def test_an_unknown_key_lists_the_known_ones() -> None:
+    assert "max_turns" in refused("[claude]\nturns = 1\n").hint
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"TASK_TIMEOUT": "soon"}, "TASK_TIMEOUT is 'soon', not a number"),
+        ({"TASK_TIMEOUT": "0"}, "TASK_TIMEOUT is 0; it must be 1 to 1e+09"),
+        ({"SDK_MAX_TURNS": "-3"}, "SDK_MAX_TURNS is -3"),
+        ({"SDK_MAX_TURNS": "9" * 30}, "SDK_MAX_TURNS is 1e+30"),
+        ({"AGENT_HEARTBEAT_INTERVAL": "120"}, "every agent would be taken for lost"),
+        ({"MAS_HOME": "~nosuchuser/x"}, "MAS_HOME is '~nosuchuser/x'"),
+        ({"SHARED_FILES_PATH": "~nosuchuser/x"}, "files.path is '~nosuchuser/x'"),
+        ({"ANTHROPIC_API_KEY": "sk\nsecret"}, "ANTHROPIC_API_KEY holds characters"),
+        ({"SDK_PERMISSION_MODE": "auto"}, "SDK_PERMISSION_MODE is 'auto'"),
+        ({"POSTGRES_HOST": "h", "POSTGRES_PORT": "x"}, "POSTGRES_PORT is 'x'"),
+        ({"REDIS_HOST": "h", "REDIS_PORT": "99999"}, "REDIS_PORT is '99999'"),
+    ],
+)
+def test_a_fault_in_the_environment_names_the_variable(
+    environment: dict[str, str], told: str
+) -> None:
+    error = refused(environment=environment)
+    assert told in error.message
+    assert "secret" not in str(vars(error))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        (("limits", "max_subtasks"), 0, "the flag for limits.max_subtasks is 0"),
+        (("claude", "permission_mode"), "plan", "could write no result"),
+        (("claude", "model"), "", "the flag for claude.model is empty"),
+    ],
+)
+def test_a_fault_in_a_flag_is_a_fault_of_usage(
+    key: tuple[str, str], value: object, told: str
+) -> None:
+    with pytest.raises(UsageError, match=told):
+        loaded(flags={key: value})
+
+
+def test_a_named_file_must_exist() -> None:
+    with pytest.raises(UsageError, match=r"no such configuration file: other\.toml"):
+        load(path=Path("other.toml"), environment={})
+
+
+def test_credentials_are_never_in_the_repr() -> None:
+    config = loaded(environment={"ANTHROPIC_API_KEY": "sk-secret"})
+    assert config.credentials.found
+    assert "sk-secret" not in repr(config)
+    assert config.credentials.environment() == {"ANTHROPIC_API_KEY": "sk-secret"}
+
+
+def test_mas_home_is_absolute() -> None:
+    assert loaded(environment={"MAS_HOME": "h"}).home == Path.cwd() / "h"
+
+
+def test_the_documented_file_is_the_defaults(request: pytest.FixtureRequest) -> None:
+    documented, warnings = load(
+        path=request.config.rootpath / "mas.toml", environment={"HOME": "/h"}
+    )
+    assert structs.replace(documented, source=None) == loaded()
+    assert warnings == []

@@ -1,0 +1,178 @@
+"""What happens to a task (events), and what the scheduler asks for (commands).
+
+An event is a fact; those of ``Fact`` are journaled, in order, before their effects.
+``AttemptProgress`` and ``Waiting`` may be lost: they are shown, never journaled.
+The JSON form of an event is a contract: fields are added, never renamed.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct, to_builtins
+
+from mas.model import FailureKind, Plan, Status, Usage
+
+
+class _Event(Struct, frozen=True, kw_only=True, tag_field="type"):
+    pass
+
+
+class TaskCreated(_Event, frozen=True, kw_only=True, tag="task_created"):
+    description: str
+    inputs: tuple[str, ...] = ()
+    """The user's files, as copied below the task's folder."""
+
+
+class PlanAccepted(_Event, frozen=True, kw_only=True, tag="plan_accepted"):
+    plan: Plan
+    warning: str | None = None
+    """Set where the planner's plan was not usable and the task became one subtask."""
+    usage: Usage = Usage()
+
+
+class AgentReady(_Event, frozen=True, kw_only=True, tag="agent_ready"):
+    agent_id: str
+    pid: int
+    capabilities: tuple[str, ...]
+
+
+class AgentLost(_Event, frozen=True, kw_only=True, tag="agent_lost"):
+    agent_id: str
+    error: str
+    retired: bool = False
+    """True: it will not be started again in this run."""
+
+
+class AttemptStarted(_Event, frozen=True, kw_only=True, tag="attempt_started"):
+    subtask_id: str
+    attempt: int
+    agent_id: str
+    session_id: str | None = None
+
+
+class AttemptFinished(_Event, frozen=True, kw_only=True, tag="attempt_finished"):
+    subtask_id: str
+    attempt: int
+    agent_id: str
+    status: Status
+    """completed, failed or cancelled."""
+    output: dict[str, Any] | None = None
+    """result.json as the gate accepted it."""
+    error: str | None = None
+    failure: FailureKind | None = None
+    execution_time: float = 0.0
+    usage: Usage = Usage()
+    retry_in_s: float | None = None
+    """Set by the scheduler where it will try again."""
+
+
+class SubtaskFinished(_Event, frozen=True, kw_only=True, tag="subtask_finished"):
+    subtask_id: str
+    status: Status
+    """completed, failed or cancelled."""
+    agent_id: str | None = None
+    attempt: int | None = None
+    error: str | None = None
+
+
+class TaskSuspended(_Event, frozen=True, kw_only=True, tag="task_suspended"):
+    reason: str
+    hint: str
+
+
+class TaskFinished(_Event, frozen=True, kw_only=True, tag="task_finished"):
+    status: Status
+    result: dict[str, Any]
+    error: str | None = None
+
+
+class AttemptProgress(_Event, frozen=True, kw_only=True, tag="attempt_progress"):
+    subtask_id: str
+    attempt: int
+    agent_id: str
+    activity: str
+    """What the agent does right now: a tool and its argument, or a word."""
+    subagent: str | None = None
+    """The subagent that does it, by its id; None is the agent itself."""
+    subagent_status: str | None = None
+    """started, running, completed or failed, where ``subagent`` is set."""
+    usage: Usage | None = None
+    """All of the attempt so far, where known."""
+
+
+class Waiting(_Event, frozen=True, kw_only=True, tag="waiting"):
+    reason: str
+
+
+Fact = (
+    TaskCreated
+    | PlanAccepted
+    | AgentReady
+    | AgentLost
+    | AttemptStarted
+    | AttemptFinished
+    | SubtaskFinished
+    | TaskSuspended
+    | TaskFinished
+)
+Event = Fact | AttemptProgress | Waiting
+
+
+class Recorded(Struct, frozen=True, kw_only=True):
+    """An event with its place: ``seq`` counts a task's facts from 1, else None."""
+
+    seq: int | None
+    at: datetime
+    task_id: str
+    event: Event
+
+    def to_json(self) -> dict[str, Any]:
+        """The public form: ``seq, at, task_id, type`` and the event's own fields."""
+        head: dict[str, Any] = {} if self.seq is None else {"seq": self.seq}
+        head |= {"at": self.at.isoformat(), "task_id": self.task_id}
+        fields: dict[str, Any] = to_builtins(self.event)
+        return head | fields
+
+
+class Tick(Struct, frozen=True):
+    """Time has passed; deadlines and back-offs may be due."""
+
+
+class CancelRequested(Struct, frozen=True):
+    """The task shall end as cancelled."""
+
+    reason: str
+
+
+SchedulerInput = AgentReady | AgentLost | AttemptFinished | Tick | CancelRequested
+
+
+class Record(Struct, frozen=True):
+    """Make this fact durable, in order, before the commands that follow it."""
+
+    fact: Fact
+
+
+class StartAttempt(Struct, frozen=True):
+    subtask_id: str
+    attempt: int
+    agent_id: str
+
+
+class StopAttempt(Struct, frozen=True):
+    """Interrupt the attempt; its ``AttemptFinished`` or an ``AgentLost`` follows."""
+
+    subtask_id: str
+    attempt: int
+    agent_id: str
+    reason: str
+
+
+class FinishTask(Struct, frozen=True):
+    """Nothing is left to do: aggregate the results and record ``TaskFinished``."""
+
+    status: Status
+    error: str | None
+
+
+Command = Record | StartAttempt | StopAttempt | FinishTask

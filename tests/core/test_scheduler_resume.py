@@ -1,0 +1,192 @@
+"""A scheduler that goes on from the facts of a former run."""
+
+import pytest
+from msgspec.structs import replace
+
+from mas.core.events import (
+    AttemptStarted,
+    CancelRequested,
+    Fact,
+    FinishTask,
+    Record,
+    SchedulerInput,
+    StartAttempt,
+    StopAttempt,
+    Tick,
+)
+from mas.core.scheduler import Scheduler
+from mas.model import FailureKind, Plan, Status, Subtask
+from tests.core.scheduling import (
+    done,
+    failed,
+    finished,
+    lost,
+    ready,
+    roster,
+    scheduler,
+    started,
+    starts,
+    subtask,
+)
+
+PLAN = (subtask("a"), subtask("b", "a"), subtask("c", "b"))
+
+
+def facts_after(
+    *events: SchedulerInput, plan: tuple[Subtask, ...] = PLAN
+) -> list[Fact]:
+    """What a run has recorded after these events, one a second."""
+    s = scheduler(*plan)
+    commands = [c for now, event in enumerate(events) for c in s.handle(event, now)]
+    return [command.fact for command in commands if isinstance(command, Record)]
+
+
+def interrupted() -> Scheduler:
+    """Goes on from a run that ended in the middle of its attempt at a."""
+    return scheduler(*PLAN, history=facts_after(ready()))
+
+
+LOST = failed("a", kind=FailureKind.AGENT_LOST)
+
+
+def test_what_was_completed_is_not_run_again() -> None:
+    s = scheduler(*PLAN, history=facts_after(ready(), done("a"))[:-1])
+    assert s.statuses["a"] is Status.COMPLETED
+    assert s.live_attempts == []
+    assert s.handle(ready(), 0.0) == [Record(ready()), *started("b")]
+
+
+def test_the_attempt_that_was_cut_off_is_live() -> None:
+    s = interrupted()
+    assert s.live_attempts == [StartAttempt("a", 1, "agent_1")]
+    assert s.handle(Tick(), 0.0) == []
+    assert s.statuses["a"] is Status.IN_PROGRESS
+
+
+def test_its_result_counts() -> None:
+    s = interrupted()
+    assert s.handle(done("a"), 0.0) == [Record(done("a")), finished("a")]
+    assert starts(s.handle(ready(), 1.0)) == [("b", "agent_1")]
+
+
+def test_without_a_result_it_is_tried_again_at_once() -> None:
+    s = interrupted()
+    assert s.handle(LOST, 0.0) == [Record(replace(LOST, retry_in_s=0.0))]
+    assert s.next_wakeup() is None
+    assert s.handle(ready(), 0.0) == [Record(ready()), *started("a", attempt=2)]
+
+
+def test_interruptions_do_not_use_up_the_attempts() -> None:
+    history: list[Fact] = []
+    for attempt in range(1, 10):
+        s = scheduler(*PLAN, history=history, max_attempts=2)
+        commands = s.handle(replace(LOST, attempt=attempt - 1), 0.0)
+        commands += s.handle(ready(), 0.0)
+        assert commands[-2:] == started("a", attempt=attempt)
+        history += [c.fact for c in commands if isinstance(c, Record)]
+    s.handle(failed("a", attempt=9), 0.0)
+    assert s.statuses["a"] is Status.PENDING
+
+
+def test_failures_of_the_former_run_count() -> None:
+    history = facts_after(ready(), failed("a"))
+    s = scheduler(*PLAN, history=history, max_attempts=2)
+    assert s.handle(ready(), 0.0)[1:] == started("a", attempt=2)
+    s.handle(failed("a", attempt=2), 1.0)
+    assert s.statuses["a"] is Status.FAILED
+
+
+def test_a_failure_that_its_files_show_counts_too() -> None:
+    s = scheduler(*PLAN, history=facts_after(ready()), max_attempts=1)
+    s.handle(failed("a", kind=FailureKind.REPORTED_FAILURE), 0.0)
+    assert s.statuses["a"] is Status.FAILED
+
+
+def test_an_agent_of_the_same_name_waits_until_the_old_attempt_is_settled() -> None:
+    s = scheduler(*PLAN, subtask("d"), history=facts_after(ready()))
+    assert starts(s.handle(ready(), 0.0)) == []
+    assert starts(s.handle(LOST, 1.0)) == [("a", "agent_1")]
+
+
+def test_the_loss_of_an_agent_says_nothing_of_the_old_attempt() -> None:
+    s = interrupted()
+    s.handle(ready(), 0.0)
+    assert s.handle(lost(), 1.0) == [Record(lost())]
+    assert s.handle(done("a"), 2.0) == [Record(done("a")), finished("a")]
+
+
+def test_the_old_attempt_has_a_deadline_from_now_on() -> None:
+    s = interrupted()
+    s.handle(Tick(), 50.0)
+    assert s.next_wakeup() == 150.0
+    (stop,) = s.handle(Tick(), 150.0)
+    assert isinstance(stop, StopAttempt)
+    s = interrupted()
+    assert isinstance(s.handle(CancelRequested("no"), 0.0)[-1], StopAttempt)
+
+
+def test_an_agent_that_left_the_roster_can_have_made_attempts() -> None:
+    history = facts_after(ready(), failed("a"), Tick())
+    others = tuple(replace(agent, id="other") for agent in roster(""))
+    s = scheduler(*PLAN, agents=others, history=history)
+    s.handle(replace(failed("a", attempt=2), failure=FailureKind.AGENT_LOST), 0.0)
+    commands = s.handle(replace(ready(), agent_id="other"), 1.0)
+    assert starts(commands) == [("a", "other")]
+
+
+def test_what_the_new_roster_cannot_run_fails_at_once() -> None:
+    plan = (subtask("a"), subtask("b", "a", needs=("x",)))
+    s = scheduler(*plan, agents=roster("y"), history=[])
+    s.handle(Tick(), 0.0)
+    assert s.statuses == {"a": Status.PENDING, "b": Status.FAILED}
+
+
+@pytest.mark.parametrize("recorded", [3, 4, 5, 6])
+def test_a_failure_that_was_recorded_in_part_is_recorded_to_its_end(
+    recorded: int,
+) -> None:
+    refused = failed("a", kind=FailureKind.REFUSAL)
+    history = facts_after(ready(), refused)
+    assert len(history) == 6
+    s = scheduler(*PLAN, history=history[:recorded])
+    commands = s.handle(Tick(), 0.0)
+    assert s.statuses == {
+        "a": Status.FAILED,
+        "b": Status.CANCELLED,
+        "c": Status.CANCELLED,
+    }
+    assert len(commands) == 6 - recorded + 1
+    assert isinstance(commands[-1], FinishTask)
+
+
+def test_a_completion_without_its_subtask_is_recorded_to_its_end() -> None:
+    history = facts_after(ready(), done("a"))
+    s = scheduler(*PLAN, history=history[:3])
+    assert s.handle(Tick(), 0.0) == [finished("a")]
+    assert starts(s.handle(ready(), 0.0)) == [("b", "agent_1")]
+
+
+def test_a_run_whose_end_alone_was_not_recorded_ends() -> None:
+    plan = (subtask("a"),)
+    history = facts_after(ready(), done("a"), plan=plan)
+    s = scheduler(*plan, history=history)
+    assert s.handle(Tick(), 0.0) == [FinishTask(Status.COMPLETED, None)]
+
+
+def test_the_story_includes_the_former_run() -> None:
+    assert "  before: attempt 1 started on agent_1" in interrupted().story("a")
+
+
+def test_other_facts_in_the_history_are_passed_over() -> None:
+    s = Scheduler(
+        Plan(PLAN),
+        roster(""),
+        max_attempts=1,
+        attempt_timeout_s=1.0,
+        history=[
+            lost(retired=True),
+            AttemptStarted(subtask_id="a", attempt=1, agent_id="agent_1"),
+            done("a"),
+        ],
+    )
+    assert starts(s.handle(ready(), 0.0)) == [("b", "agent_1")]

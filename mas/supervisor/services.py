@@ -1,0 +1,118 @@
+"""The shared services of a run: embedded or configured, opened and closed together."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+from anyio import to_thread
+from msgspec import Struct
+
+from mas import keeper
+from mas.config import Config
+from mas.errors import NotReadyError
+from mas.store import agents_db
+from mas.store.agents_db import AgentsDatabase
+from mas.store.postgres import TaskStore
+from mas.store.redis import AgentBoard
+
+_SECRET_BYTES = 32
+
+
+class Addresses(Struct, frozen=True, kw_only=True):
+    """Where the servers are, and whether mas owns PostgreSQL."""
+
+    postgres_dsn: str
+    redis_url: str
+    owns_postgres: bool
+
+
+class Services(Struct, kw_only=True):
+    """What a supervisor needs; closed by ``open_services``."""
+
+    addresses: Addresses
+    store: TaskStore
+    log_store: TaskStore
+    """A connection of its own: logs never wait for, or hold up, the journal."""
+    board: AgentBoard
+    agents_database: AgentsDatabase
+
+
+@asynccontextmanager
+async def reach_servers(config: Config) -> AsyncIterator[Addresses]:
+    """Start or join the embedded servers, unless both are configured."""
+    if config.postgres.dsn and config.redis.url:
+        yield Addresses(
+            postgres_dsn=config.postgres.dsn,
+            redis_url=config.redis.url,
+            owns_postgres=False,
+        )
+        return
+    lease = await to_thread.run_sync(keeper.join, config.home)
+    try:
+        yield Addresses(
+            postgres_dsn=config.postgres.dsn or lease.servers.postgres_dsn,
+            redis_url=config.redis.url or lease.servers.redis_url,
+            owns_postgres=config.postgres.dsn is None,
+        )
+    finally:
+        lease.close()
+
+
+@asynccontextmanager
+async def open_store(config: Config) -> AsyncIterator[TaskStore]:
+    """The recorded tasks alone: what the commands that only look need."""
+    async with reach_servers(config) as addresses:
+        store = await TaskStore.connect(addresses.postgres_dsn)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def open_services(config: Config) -> AsyncIterator[Services]:
+    """Everything that a supervisor needs, ready to use."""
+    async with AsyncExitStack() as stack:
+        addresses = await stack.enter_async_context(reach_servers(config))
+        store = await TaskStore.connect(addresses.postgres_dsn)
+        stack.push_async_callback(store.close)
+        log_store = await TaskStore.connect(addresses.postgres_dsn)
+        stack.push_async_callback(log_store.close)
+        board = await AgentBoard.connect(addresses.redis_url)
+        stack.push_async_callback(board.close)
+        agents_database = await agents_db.provision(
+            addresses.postgres_dsn,
+            owns_server=addresses.owns_postgres,
+            secret=_home_secret(config.home),
+        )
+        yield Services(
+            addresses=addresses,
+            store=store,
+            log_store=log_store,
+            board=board,
+            agents_database=agents_database,
+        )
+
+
+def _home_secret(home: Path) -> bytes:
+    """This home's secret, from which the agents' database password is derived."""
+    path = home / "secret"
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            fresh = path.with_name(f"secret.{os.getpid()}")
+            fresh.touch(mode=0o600)
+            fresh.write_bytes(secrets.token_bytes(_SECRET_BYTES))
+            with suppress(FileExistsError):  # another mas was quicker: its secret holds
+                path.hardlink_to(fresh)
+            fresh.unlink()
+        secret = path.read_bytes()
+    except OSError as error:
+        raise NotReadyError(
+            f"MAS_HOME cannot be used: {error}", hint=f"make {home} a folder of yours"
+        ) from error
+    if len(secret) != _SECRET_BYTES:
+        raise NotReadyError(f"{path} is damaged", hint="remove it; a new one is made")
+    return secret

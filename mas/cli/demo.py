@@ -1,0 +1,99 @@
+"""``mas demo``: the whole pipeline on a scripted model."""
+
+import os
+from pathlib import Path
+from shutil import get_terminal_size
+
+import click
+from msgspec import structs
+
+from mas.cli.options import (
+    config_option,
+    debug_option,
+    json_option,
+    plain_option,
+    read_config,
+)
+from mas.cli.run import run_task
+from mas.config import DEFAULT_ROSTER, Claude, Config, Credentials, Limits
+from mas.demo.plan import task
+from mas.demo.script import THINKING_S, script
+from mas.demo.source import BUNDLED, check_table
+from mas.errors import MasError
+from mas.model import CAPABILITIES
+from mas.testing import ScriptedClaude
+
+_RAN_TO_THE_END = (0, 1)
+_WIDTH = 78
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@plain_option
+@json_option
+@config_option
+@debug_option
+def demo(
+    file: Path | None, plain: bool, as_json: bool, config_path: Path | None
+) -> int:
+    """Run a whole pipeline on a scripted model: no key, no tokens.
+
+    FILE is a CSV of yours; without one it is a table of penguins. What the model says
+    is scripted, the rest is real: five agents, the Claude CLI, its tools, PostgreSQL
+    and Redis. The figures in the report are computed from the file.
+    """
+    path = file or BUNDLED
+    check_table(path)
+    config = read_config(config_path)
+    _say(
+        f"mas demo: the model is scripted, so this takes no key and no tokens. The "
+        f"rest is real, and every figure is computed from {path.name} as you watch."
+    )
+    _reach_nothing_but_loopback()
+    with ScriptedClaude(script(path.name), latency_s=THINKING_S) as claude:
+        code = run_task(
+            _for_the_script(config, claude),
+            task(path.name),
+            [path],
+            plain=plain,
+            as_json=as_json,
+        )
+    if claude.errors and code in _RAN_TO_THE_END:
+        raise MasError(
+            "the script of the demo had no answer",
+            hint="please report it, with the file if you can",
+            evidence="\n".join(claude.errors),
+        )
+    if code == 0:
+        _say(
+            "The model was scripted, the figures are real. "
+            'With a key: mas run "your task"'
+        )
+    return code
+
+
+def _say(words: str) -> None:
+    click.echo(
+        click.wrap_text(words, width=min(_WIDTH, get_terminal_size().columns)), err=True
+    )
+
+
+def _for_the_script(config: Config, claude: ScriptedClaude) -> Config:
+    """The user's servers and folders, with the agents that the script needs."""
+    return structs.replace(
+        config,
+        claude=Claude(),
+        limits=Limits(),
+        roster=DEFAULT_ROSTER,
+        capabilities=dict(CAPABILITIES),
+        credentials=Credentials(api_key="sk-ant-scripted", base_url=claude.url),
+    )
+
+
+def _reach_nothing_but_loopback() -> None:
+    """Keep the user's key and proxy out of it: the clients would take both."""
+    for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
+        del os.environ[name]
+    for name in ("NO_PROXY", "no_proxy"):
+        kept = os.environ.get(name)
+        os.environ[name] = f"{kept},127.0.0.1" if kept else "127.0.0.1"

@@ -1,0 +1,113 @@
+"""A run as lines of text: one a change, for logs, pipes and terminals without a cursor.
+
+The lines are ASCII but for what others wrote. Pure, but for the local time zone.
+"""
+
+from datetime import tzinfo
+from typing import assert_never
+
+from mas.cli.text import cost, duration, sentences, span, tokens, visible
+from mas.core.events import (
+    AgentLost,
+    AgentReady,
+    AttemptFinished,
+    AttemptProgress,
+    AttemptStarted,
+    Event,
+    PlanAccepted,
+    Recorded,
+    SubtaskFinished,
+    TaskCreated,
+    TaskFinished,
+    TaskSuspended,
+    Waiting,
+)
+from mas.core.graph import stages
+from mas.model import Status
+
+
+def line(recorded: Recorded, *, zone: tzinfo | None = None) -> str | None:
+    """``12:03:41  stats  started on agent_2 (try 1)``; None for what is no change.
+
+    The time is that of ``zone``, by default the local one.
+    """
+    told = _subject_and_text(recorded.event, recorded.task_id)
+    if told is None:
+        return None
+    subject, text = told
+    at = recorded.at.astimezone(zone)
+    return f"{at:%H:%M:%S}  {visible(subject)}  {visible(text)}"
+
+
+def _subject_and_text(event: Event, task_id: str) -> tuple[str, str] | None:
+    match event:
+        case TaskCreated():
+            return "task", f"{task_id[:8]}: {event.description}"
+        case PlanAccepted():
+            return "plan", _plan(event)
+        case AgentReady():
+            return event.agent_id, f"ready (pid {event.pid})"
+        case AgentLost():
+            then = "it is out of this run" if event.retired else "it is started again"
+            return event.agent_id, f"lost: {event.error}; {then}"
+        case AttemptStarted():
+            return (
+                event.subtask_id,
+                f"started on {event.agent_id} (try {event.attempt})",
+            )
+        case AttemptFinished():
+            text = _attempt(event)
+            return (event.subtask_id, text) if text else None
+        case SubtaskFinished():
+            text = _subtask(event)
+            return (event.subtask_id, text) if text else None
+        case Waiting():
+            return ("task", f"waiting: {event.reason}") if event.reason else None
+        case TaskSuspended():
+            return "task", sentences(f"suspended: {event.reason}", event.hint)
+        case TaskFinished():
+            return "task", _task(event)
+        case AttemptProgress():
+            return None
+        case _:
+            assert_never(event)
+
+
+def _plan(event: PlanAccepted) -> str:
+    text = f"{_count(len(event.plan.subtasks), 'subtask')}"
+    text += f" in {_count(len(stages(event.plan)), 'stage')}"
+    return f"{text}; {event.warning}" if event.warning else text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _attempt(event: AttemptFinished) -> str | None:
+    """How an attempt ended, where the subtask's end does not say it."""
+    if event.status is Status.COMPLETED:
+        used = [f"{count} tokens"] if (count := tokens(event.usage.tokens)) else []
+        used += [price] if (price := cost(event.usage.cost_usd)) else []
+        took = f"completed in {duration(event.execution_time)} by {event.agent_id}"
+        return ", ".join([took, *used])
+    if event.retry_in_s is None:
+        return None
+    reason = event.error or event.status.value
+    soon = f"in {span(event.retry_in_s)}" if event.retry_in_s >= 1 else "at once"
+    return f"try {event.attempt} failed: {reason}; next try {soon}"
+
+
+def _subtask(event: SubtaskFinished) -> str | None:
+    if event.status is Status.COMPLETED and event.attempt is not None:
+        return None  # its attempt's line says so, with time and cost
+    tries = f" (try {event.attempt})" if event.attempt and event.attempt > 1 else ""
+    reason = f": {event.error}" if event.error else ""
+    return f"{event.status.value}{tries}{reason}"
+
+
+def _task(event: TaskFinished) -> str:
+    if event.error:
+        return f"{event.status.value}: {event.error}"
+    said = event.result.get("summary")
+    first = said.strip().partition("\n")[0] if isinstance(said, str) else ""
+    return f"{event.status.value}: {first}" if first else event.status.value

@@ -1,0 +1,161 @@
+"""One task, as ``mas show`` prints it."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from rich.cells import cell_len
+
+from mas.cli.tables import task_details
+from mas.model import Plan, Status, SubtaskResult, Task, Usage
+from tests.cli.runs import HOSTILE, WIDTHS, text_of
+from tests.core.telling import subtask
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+FOLDER = Path("/home/ann/shared_files")
+
+TASK = Task(
+    id="3f2a91c0-77",
+    description="Quarterly competitor price report",
+    status=Status.IN_PROGRESS,
+    plan=Plan(
+        (
+            subtask("fetch", description="Scrape prices"),
+            subtask("fx", description="Pull FX rates"),
+            subtask("clean", "fetch", description="Join both"),
+            subtask("report", "clean", "fx", description="Write the report"),
+        )
+    ),
+    created_at=NOW - timedelta(seconds=100),
+    updated_at=NOW,
+    owner_alive=True,
+)
+
+
+def attempt(key: str, number: int, status: Status, **fields: Any) -> SubtaskResult:
+    return SubtaskResult(
+        task_id=TASK.id,
+        subtask_id=key,
+        attempt=number,
+        agent_id="agent_2",
+        status=status,
+        started_at=NOW - timedelta(seconds=50),
+        **fields,
+    )
+
+
+RESULTS = [
+    attempt(
+        "fetch",
+        2,
+        Status.COMPLETED,
+        output={"summary": "12 shops.", "files_created": ["a.csv", "output/raw/b"]},
+        execution_time=41.2,
+        usage=Usage(18400, cost_usd=0.11),
+    ),
+    attempt("fetch", 1, Status.FAILED, error="no result.json", execution_time=3.0),
+    attempt("fx", 1, Status.FAILED, error="exited 137\nkilled", execution_time=3.1),
+    attempt("clean", 1, Status.IN_PROGRESS),
+]
+
+
+def shown(task: Task, results: list[SubtaskResult], width: int = 90) -> str:
+    return text_of(task_details(task, results, now=NOW, folder=FOLDER), width)
+
+
+def test_a_task_in_progress_shows_every_attempt_error_and_file_so_far() -> None:
+    assert shown(TASK, RESULTS) == (
+        "  Quarterly competitor price report\n"
+        "► in_progress · created 1 min ago · 18.4k tokens · $0.11\n"
+        "  3f2a91c0-77\n"
+        "\n"
+        "  subtask  status       agent     time  tokens   cost  result\n"
+        "✓ fetch    completed    agent_2  41.2s   18.4k  $0.11  12 shops.\n"
+        "  └ try 1  failed       agent_2   3.0s                 no result.json\n"
+        "  └ try 2  completed    agent_2  41.2s   18.4k  $0.11  12 shops.\n"
+        "✗ fx       failed       agent_2   3.1s                 exited 137 killed\n"
+        "► clean    in_progress  agent_2  50.0s\n"
+        "· report   pending                                     Write the report\n"
+        "\n"
+        "✗ fx: exited 137\n"
+        "  killed\n"
+        "\n"
+        "files  /home/ann/shared_files/3f2a91c0-77/fetch/output\n"
+        "  a.csv\n"
+        "  raw/b\n"
+    )
+
+
+def test_a_finished_task_shows_its_result_and_each_subtasks_fate() -> None:
+    statuses = {
+        "fetch": "completed",
+        "fx": "failed",
+        "clean": "completed",
+        "report": "cancelled",
+    }
+    task = replace(
+        TASK,
+        status=Status.FAILED,
+        error="1 subtask failed",
+        finished_at=NOW,
+        result={
+            "summary": "2 of 4 subtasks completed.\nfetch: 12 shops.",
+            "subtasks": {key: {"status": status} for key, status in statuses.items()},
+            "files": ["/home/ann/shared_files/3f2a91c0-77/fetch/output/a.csv"],
+        },
+    )
+    lines = shown(task, RESULTS).splitlines()
+
+    assert lines[1].startswith("✗ failed · created 1 min ago · took 1 min 40 s")
+    assert lines[3] == "! 1 subtask failed"
+    assert [line.split()[:2] for line in lines if "cancelled" in line] == [
+        ["⊘", "report"]
+    ]
+    assert "  2 of 4 subtasks completed.\n  fetch: 12 shops.\n" in shown(task, RESULTS)
+    assert lines[-1] == "  /home/ann/shared_files/3f2a91c0-77/fetch/output/a.csv"
+
+
+def test_what_was_running_when_the_supervisor_died_is_interrupted() -> None:
+    task = replace(TASK, owner_alive=False)
+    lines = shown(task, RESULTS).splitlines()
+
+    assert lines[1].startswith("↻ interrupted")
+    assert "↻ clean    interrupted  agent_2" in lines
+
+
+def test_a_task_without_a_plan_says_so() -> None:
+    task = replace(TASK, plan=None, status=Status.PENDING)
+
+    assert shown(task, []).endswith("\n\nthere is no plan yet\n")
+
+
+def test_where_no_file_is_named_the_tasks_folder_is() -> None:
+    assert shown(TASK, RESULTS[1:]).endswith(
+        "\nfiles\n  /home/ann/shared_files/3f2a91c0-77\n"
+    )
+
+
+def test_results_of_another_form_are_no_reason_to_fail() -> None:
+    odd = attempt(
+        "fetch", 1, Status.COMPLETED, output={"files_created": "x", "summary": 3}
+    )
+    task = replace(TASK, result={"subtasks": [], "files": None, "summary": {}})
+
+    assert "✓ fetch    completed" in shown(task, [odd])
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_that_a_model_wrote_breaks_the_page(width: int) -> None:
+    task = replace(
+        TASK, description=HOSTILE, error=HOSTILE, result={"summary": HOSTILE}
+    )
+    results = [
+        attempt("fetch", 1, Status.COMPLETED, output={"summary": HOSTILE}),
+        attempt("fx", 1, Status.FAILED, error=HOSTILE * 9),
+    ]
+    lines = text_of(task_details(task, results, now=NOW), width).splitlines()
+
+    assert all(cell_len(line) <= width for line in lines)
+    assert all(line.isprintable() for line in lines)

@@ -1,0 +1,167 @@
+"""A run as lines of text."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mas.cli.plain import line
+from mas.core.events import (
+    AgentLost,
+    AgentReady,
+    AttemptFinished,
+    AttemptProgress,
+    AttemptStarted,
+    Event,
+    PlanAccepted,
+    Recorded,
+    SubtaskFinished,
+    TaskCreated,
+    TaskFinished,
+    TaskSuspended,
+    Waiting,
+)
+from mas.model import Plan, Status, Usage
+from tests.cli.runs import price_report
+from tests.core.telling import subtask
+
+PLAN = Plan((subtask("a"), subtask("b", "a")))
+
+
+def told(event: Event) -> str | None:
+    at = datetime(2026, 11, 22, 12, 3, 41, tzinfo=UTC)
+    record = Recorded(seq=1, at=at, task_id="3f2a91c0-77", event=event)
+    return line(record, zone=UTC)
+
+
+def attempt(status: Status, **fields: object) -> AttemptFinished:
+    basics = {"subtask_id": "fx", "attempt": 2, "agent_id": "agent_4"}
+    return AttemptFinished(**basics, status=status, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (TaskCreated(description="Compare\nprices"), "task  3f2a91c0: Compare prices"),
+        (PlanAccepted(plan=PLAN), "plan  2 subtasks in 2 stages"),
+        (
+            PlanAccepted(plan=Plan((subtask("a"),)), warning="the plan was unusable"),
+            "plan  1 subtask in 1 stage; the plan was unusable",
+        ),
+        (
+            AgentReady(agent_id="agent_1", pid=42, capabilities=()),
+            "agent_1  ready (pid 42)",
+        ),
+        (
+            AgentLost(agent_id="agent_1", error="exit 1"),
+            "agent_1  lost: exit 1; it is started again",
+        ),
+        (
+            AgentLost(agent_id="agent_1", error="exit 1", retired=True),
+            "agent_1  lost: exit 1; it is out of this run",
+        ),
+        (
+            AttemptStarted(subtask_id="stats", attempt=1, agent_id="agent_2"),
+            "stats  started on agent_2 (try 1)",
+        ),
+        (
+            attempt(
+                Status.COMPLETED,
+                execution_time=41.2,
+                usage=Usage(18400, cost_usd=0.11),
+            ),
+            "fx  completed in 41.2s by agent_4, 18.4k tokens, $0.11",
+        ),
+        (
+            attempt(Status.FAILED, error="exit 137", retry_in_s=3.5),
+            "fx  try 2 failed: exit 137; next try in 3 s",
+        ),
+        (
+            attempt(Status.FAILED, error="exit 137", retry_in_s=0),
+            "fx  try 2 failed: exit 137; next try at once",
+        ),
+        (
+            SubtaskFinished(
+                subtask_id="fx", status=Status.FAILED, attempt=3, error="exit 137"
+            ),
+            "fx  failed (try 3): exit 137",
+        ),
+        (
+            SubtaskFinished(
+                subtask_id="report", status=Status.CANCELLED, error="no fx"
+            ),
+            "report  cancelled: no fx",
+        ),
+        (
+            SubtaskFinished(subtask_id="old", status=Status.COMPLETED),
+            "old  completed",
+        ),
+        (Waiting(reason="planning"), "task  waiting: planning"),
+        (
+            TaskSuspended(reason="the budget is used up.", hint="Raise it."),
+            "task  suspended: the budget is used up. Raise it",
+        ),
+        (
+            TaskFinished(status=Status.FAILED, result={}, error="fx failed"),
+            "task  failed: fx failed",
+        ),
+        (
+            TaskFinished(
+                status=Status.COMPLETED, result={"summary": "2 of 2 done.\na: x"}
+            ),
+            "task  completed: 2 of 2 done.",
+        ),
+        (TaskFinished(status=Status.COMPLETED, result={}), "task  completed"),
+    ],
+)
+def test_each_change_is_a_line(event: Event, expected: str) -> None:
+    assert told(event) == f"12:03:41  {expected}"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        AttemptProgress(
+            subtask_id="a", attempt=1, agent_id="agent_1", activity="Read x"
+        ),
+        attempt(Status.FAILED, error="the subtask's own end tells it"),
+        attempt(Status.CANCELLED),
+        SubtaskFinished(subtask_id="a", status=Status.COMPLETED, attempt=1),
+        Waiting(reason=""),
+    ],
+)
+def test_what_another_line_says_or_nobody_needs_is_none(event: Event) -> None:
+    assert told(event) is None
+
+
+def test_the_time_is_that_of_the_zone() -> None:
+    at = datetime(2026, 11, 22, 23, 59, 1, tzinfo=UTC)
+    record = Recorded(seq=1, at=at, task_id="t", event=Waiting(reason="x"))
+    zone = timezone(timedelta(hours=2))
+
+    assert line(record, zone=zone) == "01:59:01  task  waiting: x"
+
+
+def test_a_run_has_a_line_for_everything_that_happened_once() -> None:
+    lines = [text for each in price_report().records if (text := line(each, zone=UTC))]
+
+    assert [text[10:] for text in lines if "fetch" in text] == [
+        "fetch  started on agent_2 (try 1)",
+        "fetch  try 1 failed: exited; next try at once",
+        "fetch  started on agent_2 (try 2)",
+        "fetch  completed in 41.2s by agent_1, 18.4k tokens, $0.11",
+    ]
+
+
+@given(st.text())
+def test_no_text_breaks_a_line(text: str) -> None:
+    for event in (
+        TaskCreated(description=text),
+        AgentLost(agent_id=text, error=text),
+        SubtaskFinished(subtask_id=text, status=Status.FAILED, error=text),
+    ):
+        shown = told(event)
+        assert shown is not None
+        assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in shown)
+        assert len(shown.splitlines()) == 1

@@ -37,6 +37,8 @@ class Supervisor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_restarts: int = 5
     restart_window_s: float = 60
     shutdown_grace_s: float = 5
+    outage_timeout_s: float = 300
+    """How long PostgreSQL may be away in mid-run before the task is suspended."""
 
 
 class Postgres(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -70,6 +70,12 @@ class StoreError(MasError):
     exit_code = 3
 
 
+class OutageError(StoreError):
+    """PostgreSQL stayed away longer than is allowed: the task waits for a resume."""
+
+    exit_code = 4
+
+
 class OwnershipLostError(StoreError):
     """Another supervisor owns this task now: nothing more may be written for it."""
 

@@ -50,6 +50,7 @@ _AT_LEAST: dict[tuple[str, str], float] = {
     ("supervisor", "max_restarts"): 0,
     ("supervisor", "restart_window_s"): 1,
     ("supervisor", "shutdown_grace_s"): 0,
+    ("supervisor", "outage_timeout_s"): 0,
 }
 
 

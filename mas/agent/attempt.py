@@ -7,13 +7,13 @@ import anyio
 
 from mas.agent import processes
 from mas.agent.activity import Activity, SessionLog, Throttle
-from mas.agent.gates import check_output
 from mas.agent.options import session_options
 from mas.agent.outcome import SessionEnd, conclude, failed
 from mas.agent.prompts import attempt_prompt
 from mas.agent.session import Session
 from mas.agent.tools import open_tools
 from mas.agent.workspace import Workspace, WorkspaceError, prepare
+from mas.gates import check_output
 from mas.model import FailureKind, Usage
 from mas.wire.messages import AttemptDone, Configure, Progress, RunAttempt
 

@@ -16,10 +16,10 @@ from claude_agent_sdk import (
 )
 
 from mas.agent.activity import Activity
-from mas.agent.gates import Verdict, check_output
 from mas.agent.prompts import SYSTEM_PROMPT
 from mas.agent.tools import SERVER_NAME, Toolbox
 from mas.agent.workspace import Workspace
+from mas.gates import Verdict, check_output
 from mas.wire.messages import ClaudeSettings, RunAttempt
 
 TOOLS = ("Bash", "Read", "Write", "Edit", "Glob", "Grep")

@@ -5,8 +5,8 @@ Pure: no I/O, no clock.
 
 from msgspec import Struct
 
-from mas.agent.gates import Verdict
 from mas.agent.logs import shortened
+from mas.gates import Verdict
 from mas.model import FailureKind, Usage
 from mas.wire.messages import AttemptDone, RunAttempt
 

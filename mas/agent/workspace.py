@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from mas.agent.gates import RESULT_NAME
 from mas.errors import AgentError
+from mas.gates import RESULT_NAME
 from mas.wire.messages import RunAttempt
 
 

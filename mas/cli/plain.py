@@ -16,9 +16,11 @@ from mas.core.events import (
     Event,
     PlanAccepted,
     Recorded,
+    ResultIgnored,
     SubtaskFinished,
     TaskCreated,
     TaskFinished,
+    TaskResumed,
     TaskSuspended,
     Waiting,
 )
@@ -45,6 +47,8 @@ def _subject_and_text(event: Event, task_id: str) -> tuple[str, str] | None:
             return "task", f"{task_id[:8]}: {event.description}"
         case PlanAccepted():
             return "plan", _plan(event)
+        case TaskResumed():
+            return "task", f"{task_id[:8]} goes on"
         case AgentReady():
             return event.agent_id, f"ready (pid {event.pid})"
         case AgentLost():
@@ -58,6 +62,9 @@ def _subject_and_text(event: Event, task_id: str) -> tuple[str, str] | None:
         case AttemptFinished():
             text = _attempt(event)
             return (event.subtask_id, text) if text else None
+        case ResultIgnored():
+            text = f"attempt {event.attempt} ended late: {event.error}"
+            return event.subtask_id, text
         case SubtaskFinished():
             text = _subtask(event)
             return (event.subtask_id, text) if text else None

@@ -21,6 +21,8 @@ class TaskCreated(_Event, frozen=True, kw_only=True, tag="task_created"):
     description: str
     inputs: tuple[str, ...] = ()
     """The user's files, as copied below the task's folder."""
+    script: str | None = None
+    """The name of the script that plays Claude, ``demo``; None is Claude itself."""
 
 
 class PlanAccepted(_Event, frozen=True, kw_only=True, tag="plan_accepted"):
@@ -28,6 +30,14 @@ class PlanAccepted(_Event, frozen=True, kw_only=True, tag="plan_accepted"):
     warning: str | None = None
     """Set where the planner's plan was not usable and the task became one subtask."""
     usage: Usage = Usage()
+
+
+class TaskResumed(_Event, frozen=True, kw_only=True, tag="task_resumed"):
+    """Another supervisor goes on where a former one stopped, however that ended."""
+
+    owner: str
+    """As in ``tasks.owner``: the supervisor's id, its machine and its process."""
+    epoch: int
 
 
 class AgentReady(_Event, frozen=True, kw_only=True, tag="agent_ready"):
@@ -48,6 +58,8 @@ class AttemptStarted(_Event, frozen=True, kw_only=True, tag="attempt_started"):
     attempt: int
     agent_id: str
     session_id: str | None = None
+    resumes: bool = False
+    """Whether it goes on in the session of the attempt before it."""
 
 
 class AttemptFinished(_Event, frozen=True, kw_only=True, tag="attempt_finished"):
@@ -66,6 +78,18 @@ class AttemptFinished(_Event, frozen=True, kw_only=True, tag="attempt_finished")
     """Set by the scheduler where it will try again."""
 
 
+class ResultIgnored(_Event, frozen=True, kw_only=True, tag="result_ignored"):
+    """A superseded attempt came to an end after all; that changes nothing."""
+
+    subtask_id: str
+    attempt: int
+    agent_id: str
+    status: Status
+    """How it says that it ended."""
+    error: str
+    """Why it does not count."""
+
+
 class SubtaskFinished(_Event, frozen=True, kw_only=True, tag="subtask_finished"):
     subtask_id: str
     status: Status
@@ -78,6 +102,8 @@ class SubtaskFinished(_Event, frozen=True, kw_only=True, tag="subtask_finished")
 class TaskSuspended(_Event, frozen=True, kw_only=True, tag="task_suspended"):
     reason: str
     hint: str
+    interrupted: bool = False
+    """True: a signal stopped it. Otherwise mas did, for ``reason``."""
 
 
 class TaskFinished(_Event, frozen=True, kw_only=True, tag="task_finished"):
@@ -107,10 +133,12 @@ class Waiting(_Event, frozen=True, kw_only=True, tag="waiting"):
 Fact = (
     TaskCreated
     | PlanAccepted
+    | TaskResumed
     | AgentReady
     | AgentLost
     | AttemptStarted
     | AttemptFinished
+    | ResultIgnored
     | SubtaskFinished
     | TaskSuspended
     | TaskFinished
@@ -175,4 +203,11 @@ class FinishTask(Struct, frozen=True):
     error: str | None
 
 
-Command = Record | StartAttempt | StopAttempt | FinishTask
+class SuspendTask(Struct, frozen=True):
+    """Going on makes no sense now: stop, and keep all for ``mas resume``."""
+
+    reason: str
+    hint: str
+
+
+Command = Record | StartAttempt | StopAttempt | FinishTask | SuspendTask

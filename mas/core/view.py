@@ -18,9 +18,11 @@ from mas.core.events import (
     Event,
     PlanAccepted,
     Recorded,
+    ResultIgnored,
     SubtaskFinished,
     TaskCreated,
     TaskFinished,
+    TaskResumed,
     TaskSuspended,
     Waiting,
 )
@@ -166,6 +168,8 @@ class RunView:
             case PlanAccepted():
                 self._begin(at)
                 self._take_plan(event)
+            case TaskResumed():
+                self._begin(at)
             case AgentReady():
                 self._begin(at)
                 self.agents[event.agent_id] = AgentView(
@@ -184,6 +188,8 @@ class RunView:
                     self._finish_attempt(subtask, event, at)
             case SubtaskFinished():
                 self._finish_subtask(event, at)
+            case ResultIgnored():
+                pass
             case Waiting():
                 self._begin(at)
                 self.waiting, self.waiting_since = event.reason or None, at

@@ -80,6 +80,9 @@ class RunAttempt(_Message, frozen=True, kw_only=True, tag="run_attempt"):
     """The task's schema in the agents' database."""
     dependencies: tuple[DependencyResult, ...] = ()
     previous_attempts: tuple[PreviousAttempt, ...] = ()
+    resumes: bool = False
+    """Go on in the session ``session_id``, in the workspace as the attempt before left
+    it; where the session never began, begin it."""
     inputs_dir: str | None = None
     """The task's copies of the user's files; absolute. None where there are none."""
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mas.agent.gates import Verdict
 from mas.agent.outcome import MAX_ERROR_CHARS, SessionEnd, conclude, failed
+from mas.gates import Verdict
 from mas.model import FailureKind, Usage
 from tests.agent.orders import an_order
 

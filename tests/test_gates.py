@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mas.agent.gates import check_output
 from mas.core.result import MAX_RESULT_BYTES
+from mas.gates import check_output
 from tests.agent.orders import result_json
 
 

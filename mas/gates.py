@@ -5,11 +5,16 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from mas.core.result import MAX_RESULT_BYTES, check_result, inside_output
 
 RESULT_NAME = "result.json"
+TASK_NAME = "task.json"
+
+MAX_TASK_BYTES = 64 * 2**20
+"""More than any order makes of it: an order fits into a frame of 16 MiB."""
 
 
 class Verdict(Struct, frozen=True):
@@ -18,6 +23,12 @@ class Verdict(Struct, frozen=True):
     raw: bytes | None = None
     result: dict[str, Any] | None = None
     faults: tuple[str, ...] = ()
+
+
+class _Prepared(Struct):
+    """Of context/task.json: the attempt that the workspace was prepared for."""
+
+    attempt: int
 
 
 class _UnreadableError(Exception):
@@ -46,32 +57,39 @@ def check_output(output: Path) -> Verdict:
     return Verdict(raw=raw, result=result)
 
 
-def _read_result(output: Path) -> bytes:
-    path = output / RESULT_NAME
-    _check_place(output, path)
+def left_result(workspace: Path, attempt: int) -> Verdict:
+    """Judge what ``attempt`` left in ``workspace`` when it was cut off.
+
+    Nothing counts unless context/task.json says that the workspace was prepared for
+    exactly this attempt: what is in output/ may be an earlier one's.
+    """
     try:
-        # Not blocking: the name may be a FIFO that nobody writes to.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise _UnreadableError(
-            f"output/result.json cannot be read: {error.strerror}"
-        ) from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _UnreadableError("output/result.json must be a regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            # One byte more than allowed tells what is too large; the rest of a huge
-            # file is not worth its memory.
-            raw = file.read(MAX_RESULT_BYTES + 1)
-    finally:
-        os.close(descriptor)
-    if len(raw) > MAX_RESULT_BYTES:
-        raise _UnreadableError(
-            f"output/result.json has {status.st_size} bytes, the limit is "
-            f"{MAX_RESULT_BYTES}; write large data to a file in output/ and name it in "
-            "files_created"
+        prepared = _prepared_attempt(workspace / "context")
+    except _UnreadableError as error:
+        return Verdict(faults=(str(error),))
+    if prepared != attempt:
+        return Verdict(
+            faults=(
+                f"the workspace was prepared for attempt {prepared}, "
+                f"not for attempt {attempt}",
+            )
         )
+    return check_output(workspace / "output")
+
+
+def _prepared_attempt(context: Path) -> int:
+    raw = _read_file(context, TASK_NAME, MAX_TASK_BYTES)
+    try:
+        return msgspec.json.decode(raw, type=_Prepared).attempt
+    except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors
+        raise _UnreadableError(
+            f"context/{TASK_NAME} does not say which attempt it is for: {error}"
+        ) from None
+
+
+def _read_result(output: Path) -> bytes:
+    hint = "; write large data to a file in output/ and name it in files_created"
+    raw = _read_file(output, RESULT_NAME, MAX_RESULT_BYTES, too_large_hint=hint)
     if raw.startswith(b"\xef\xbb\xbf") or not _is_utf8(raw):
         # json reads UTF-16 and a byte order mark too; who gets these bytes does not.
         raise _UnreadableError(
@@ -80,20 +98,51 @@ def _read_result(output: Path) -> bytes:
     return raw
 
 
-def _check_place(output: Path, path: Path) -> None:
-    """The folder and the file must be where their names say, not behind a link."""
-    if output.is_symlink():
-        raise _UnreadableError("output/ must be a folder, not a link")
+def _read_file(
+    folder: Path, name: str, limit_bytes: int, *, too_large_hint: str = ""
+) -> bytes:
+    """Read a file that may be anything: huge, a FIFO, a link that leads elsewhere."""
+    shown = f"{folder.name}/{name}"
+    path = folder / name
+    _check_place(folder, path)
     try:
-        inside = path.resolve(strict=True).is_relative_to(output.resolve())
-    except FileNotFoundError:
-        raise _UnreadableError("output/result.json does not exist") from None
-    except (OSError, RuntimeError):  # RuntimeError: a loop of links, before 3.13
-        raise _UnreadableError("output/result.json must be a regular file") from None
-    if not inside:
+        # Not blocking: the name may be a FIFO that nobody writes to.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _UnreadableError(f"{shown} cannot be read: {error.strerror}") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _UnreadableError(f"{shown} must be a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            # One byte more than allowed tells what is too large; the rest of a huge
+            # file is not worth its memory.
+            raw = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise _UnreadableError(f"{shown} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+    if len(raw) > limit_bytes:
         raise _UnreadableError(
-            "output/result.json is a link that leads outside output/"
+            f"{shown} has {status.st_size} bytes, the limit is {limit_bytes}"
+            + too_large_hint
         )
+    return raw
+
+
+def _check_place(folder: Path, path: Path) -> None:
+    """The folder and the file must be where their names say, not behind a link."""
+    shown = f"{folder.name}/{path.name}"
+    if folder.is_symlink():
+        raise _UnreadableError(f"{folder.name}/ must be a folder, not a link")
+    try:
+        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
+    except FileNotFoundError:
+        raise _UnreadableError(f"{shown} does not exist") from None
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links, before 3.13
+        raise _UnreadableError(f"{shown} must be a regular file") from None
+    if not inside:
+        raise _UnreadableError(f"{shown} is a link that leads outside {folder.name}/")
 
 
 def _is_utf8(raw: bytes) -> bool:

@@ -144,6 +144,8 @@ class Task(Struct, frozen=True, kw_only=True):
     """Counts how often a supervisor took it; each commit checks it."""
     owner_alive: bool | None = None
     """Whether that supervisor still holds it; None where nobody looked."""
+    suspended: str | None = None
+    """Why its last run stopped by itself; None where it did not, or it goes on."""
 
 
 class SubtaskResult(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ class Run(Struct):
     supervisor: Supervisor
     outcome: TaskFinished | TaskSuspended
     shown: list[Recorded]
+    recalled: list[Recorded] = []
 
     def events(self, kind: type[Event]) -> list[Any]:
         """The events of one kind, in the order in which they were shown."""
@@ -34,6 +35,17 @@ class RunPlan(Protocol):
     async def __call__(
         self,
         *subtasks: dict[str, Any],
+        show: Callable[[Supervisor, Recorded], None] = ...,
+        **changes: Any,
+    ) -> Run: ...
+
+
+class GoOn(Protocol):
+    """Goes on with a task; see the fixture ``go_on``."""
+
+    async def __call__(
+        self,
+        task: str,
         show: Callable[[Supervisor, Recorded], None] = ...,
         **changes: Any,
     ) -> Run: ...

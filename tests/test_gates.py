@@ -1,13 +1,16 @@
 """The gate takes what is right and says what is wrong with the rest."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mas.agent.workspace import prepare
 from mas.core.result import MAX_RESULT_BYTES
-from mas.gates import check_output
-from tests.agent.orders import result_json
+from mas.gates import MAX_TASK_BYTES, check_output, left_result
+from tests.agent.orders import an_order, result_json
 
 
 @pytest.fixture
@@ -124,3 +127,111 @@ def test_a_created_file_may_not_lead_outside(output: Path) -> None:
     (output / "passwd").symlink_to("/etc/passwd")
     (output / "result.json").write_text(result_json(files_created=["passwd"]))
     assert "leads outside" in check_output(output).faults[0]
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    """A workspace prepared for attempt 2, with the result of an attempt."""
+    workspace = prepare(an_order(tmp_path / "count", attempt=2)).root
+    (workspace / "output" / "result.json").write_text(result_json())
+    return workspace
+
+
+def test_what_an_attempt_left_is_judged_as_by_itself(left: Path) -> None:
+    verdict = left_result(left, 2)
+    assert verdict == check_output(left / "output")
+    assert verdict.raw == result_json().encode()
+
+
+def test_a_failure_that_an_attempt_left_is_returned_as_it_is(left: Path) -> None:
+    (left / "output" / "result.json").write_text(result_json(success=False))
+    verdict = left_result(left, 2)
+    assert verdict.faults == ()
+    assert verdict.result is not None
+    assert verdict.result["success"] is False
+
+
+def test_what_an_attempt_left_unfinished_has_faults(left: Path) -> None:
+    (left / "output" / "result.json").write_text(result_json()[:-1])
+    assert "not valid JSON" in left_result(left, 2).faults[0]
+    (left / "output" / "result.json").unlink()
+    assert "does not exist" in left_result(left, 2).faults[0]
+
+
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_result_never_counts_for_another_attempt(left: Path, attempt: int) -> None:
+    verdict = left_result(left, attempt)
+    assert verdict.faults == (
+        f"the workspace was prepared for attempt 2, not for attempt {attempt}",
+    )
+    assert verdict.result is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "2", "{}", '{"attempt": "2"}', '{"attempt": true}'),
+        '{"attempt": 2, "deep": ' + "[" * 100_000,
+        '{"attempt": 2' + "0" * 5_000 + "}",
+        "\ufeff" + '{"attempt": 2}',
+    ],
+)
+def test_nothing_counts_where_the_attempt_is_not_told(left: Path, text: str) -> None:
+    (left / "context" / "task.json").write_text(text, encoding="utf-8")
+    (fault,) = left_result(left, 2).faults
+    assert fault.startswith("context/task.json does not say which attempt it is for")
+
+
+def no_workspace(left: Path) -> None:
+    shutil.rmtree(left)
+
+
+def no_task(left: Path) -> None:
+    (left / "context" / "task.json").unlink()
+
+
+def a_fifo(left: Path) -> None:
+    no_task(left)
+    os.mkfifo(left / "context" / "task.json")
+
+
+def a_folder(left: Path) -> None:
+    no_task(left)
+    (left / "context" / "task.json").mkdir()
+
+
+def a_huge_file(left: Path) -> None:
+    with (left / "context" / "task.json").open("wb") as file:
+        file.truncate(10 * 2**40)
+
+
+def a_link(left: Path) -> None:
+    (left / "context" / "task.json").rename(left / "task.json")
+    (left / "context" / "task.json").symlink_to("../task.json")
+
+
+def a_linked_folder(left: Path) -> None:
+    (left / "context").rename(left / "elsewhere")
+    (left / "context").symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (no_workspace, "context/task.json does not exist"),
+        (no_task, "context/task.json does not exist"),
+        (a_fifo, "context/task.json must be a regular file"),
+        (a_folder, "context/task.json must be a regular file"),
+        (
+            a_huge_file,
+            f"context/task.json has {10 * 2**40} bytes, the limit is {MAX_TASK_BYTES}",
+        ),
+        (a_link, "context/task.json is a link that leads outside context/"),
+        (a_linked_folder, "context/ must be a folder, not a link"),
+    ],
+)
+def test_a_task_file_that_is_none_is_a_fault(
+    left: Path, spoil: Callable[[Path], None], fault: str
+) -> None:
+    spoil(left)
+    assert left_result(left, 2).faults == (fault,)

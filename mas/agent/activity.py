@@ -1,6 +1,6 @@
 """What an SDK session is doing, told from its messages."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ from mas.model import Usage
 
 MAX_ACTIVITY_CHARS = 120
 MIN_INTERVAL_S = 0.1
+NO_USAGE = Usage()
+
+CREDENTIALS_REFUSED = (401, 403)
+"""The HTTP statuses that no further try with the same credentials will cure."""
 
 _ARGUMENTS = (
     *("command", "file_path", "pattern", "url", "query", "key", "description"),
@@ -40,15 +44,23 @@ class Activity(Struct, frozen=True):
 
 
 class SessionLog:
-    """Follows a session's messages: what it does, and what it has used so far."""
+    """Follows a session's messages: what it does, and what it has used so far.
 
-    def __init__(self, workspace: Path) -> None:
+    ``used_before`` is what the CLI counts along in a session that goes on.
+    """
+
+    def __init__(self, workspace: Path, used_before: Usage = NO_USAGE) -> None:
         self._workspace = f"{workspace}/"
+        self._used_before = used_before
         self._usage_by_message: dict[str, Usage] = {}
         self._subagents: dict[str, str] = {}
         self._final_usage: Usage | None = None
         self.last_error: str | None = None
         """The kind of API error that the last reply was, if it was one."""
+        self.has_reply = False
+        """Whether Claude has said anything, and not only the CLI in its place."""
+        self.refusals: list[int] = []
+        """The HTTP statuses with which the credentials were refused, in a row."""
         self.result: ResultMessage | None = None
 
     @property
@@ -62,11 +74,14 @@ class SessionLog:
         """Note ``message`` and return what it shows to be going on."""
         if isinstance(message, AssistantMessage):
             self.last_error = message.error
+            if message.error is None:
+                self.has_reply = True
+                self.refusals.clear()
             self._count(message)
             return list(self._tool_uses(message))
         if isinstance(message, ResultMessage):
             self.result = message
-            self._final_usage = usage_of(message)
+            self._final_usage = usage_of(message, self._used_before)
         elif isinstance(message, SystemMessage):
             return list(self._of_system(message))
         return []
@@ -102,7 +117,14 @@ class SessionLog:
             case TaskUpdatedMessage(status=status) if status in TERMINAL_TASK_STATUSES:
                 yield self._task(message, status, status)
             case SystemMessage(subtype="api_retry"):
+                self._note_retry(message.data.get("error_status"))
                 yield Activity(_retry(message.data))
+
+    def _note_retry(self, status: int | None) -> None:
+        if status in CREDENTIALS_REFUSED:
+            self.refusals.append(status)
+        else:
+            self.refusals.clear()
 
     def _task(
         self,
@@ -120,24 +142,44 @@ class SessionLog:
         return Activity(_flat(text)[:MAX_ACTIVITY_CHARS], subagent, word)
 
 
-def usage_of(result: ResultMessage) -> Usage:
-    """All of the session so far: every model, subagents included."""
+def usage_of(result: ResultMessage, used_before: Usage = NO_USAGE) -> Usage:
+    """All of the session but what it had used before: every model, subagents included.
+
+    The CLI counts on where it goes on in a session.
+    """
     if result.model_usage:
-        tokens = sum(
-            (
-                Usage(
-                    input_tokens=it.get("inputTokens", 0),
-                    output_tokens=it.get("outputTokens", 0),
-                    cache_read_tokens=it.get("cacheReadInputTokens", 0),
-                    cache_write_tokens=it.get("cacheCreationInputTokens", 0),
-                )
-                for it in result.model_usage.values()
-            ),
-            Usage(),
-        )
+        tokens = usage_by_model(result.model_usage)
     else:
         tokens = _tokens(result.usage or {})
-    return tokens + Usage(cost_usd=result.total_cost_usd or 0.0)
+        used_before = Usage(cost_usd=used_before.cost_usd)
+    total = tokens + Usage(cost_usd=result.total_cost_usd or 0.0)
+    return _difference(total, used_before)
+
+
+def _difference(total: Usage, before: Usage) -> Usage:
+    return Usage(
+        input_tokens=max(0, total.input_tokens - before.input_tokens),
+        output_tokens=max(0, total.output_tokens - before.output_tokens),
+        cache_read_tokens=max(0, total.cache_read_tokens - before.cache_read_tokens),
+        cache_write_tokens=max(0, total.cache_write_tokens - before.cache_write_tokens),
+        cost_usd=max(0.0, total.cost_usd - before.cost_usd),
+    )
+
+
+def usage_by_model(by_model: Mapping[str, Mapping[str, Any]]) -> Usage:
+    """The tokens in the CLI's own account, all models together."""
+    return sum(
+        (
+            Usage(
+                input_tokens=it.get("inputTokens", 0),
+                output_tokens=it.get("outputTokens", 0),
+                cache_read_tokens=it.get("cacheReadInputTokens", 0),
+                cache_write_tokens=it.get("cacheCreationInputTokens", 0),
+            )
+            for it in by_model.values()
+        ),
+        Usage(),
+    )
 
 
 def _tokens(usage: dict[str, Any]) -> Usage:

@@ -53,8 +53,13 @@ def session_options(
     workspace: Workspace,
     toolbox: Toolbox,
     report: Callable[[Activity], object],
+    *,
+    goes_on: bool = False,
 ) -> ClaudeAgentOptions:
-    """Return the SDK's options for one attempt."""
+    """Return the SDK's options for one attempt.
+
+    ``goes_on``: in the session of that id, which has been begun; else it is begun.
+    """
     web = WEB_TOOLS if WEB_CAPABILITY in order.subtask.required_capabilities else ()
     return ClaudeAgentOptions(
         cwd=workspace.root,
@@ -77,7 +82,8 @@ def session_options(
         permission_mode=cast(PermissionMode, claude.permission_mode),
         max_turns=claude.max_turns,
         model=claude.model,
-        session_id=order.session_id,
+        session_id=None if goes_on else order.session_id,
+        resume=order.session_id if goes_on else None,
         max_buffer_size=MAX_MESSAGE_BYTES,
         env=_environment(claude, workspace),
         hooks={"Stop": [HookMatcher(hooks=[_stop_gate(workspace, report)])]},

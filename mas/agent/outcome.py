@@ -20,6 +20,8 @@ class SessionEnd(Struct, frozen=True, kw_only=True):
     failure: FailureKind | None = None
     error: str = ""
     usage: Usage = NO_USAGE
+    history_refused: bool = False
+    """It was to go on, and could not: the CLI or the API does not take its history."""
 
 
 def conclude(order: RunAttempt, end: SessionEnd, verdict: Verdict) -> AttemptDone:

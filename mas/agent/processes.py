@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import psutil
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_TIMEOUT_S = 3.0
 _ASK_TIMEOUT_S = 0.5
@@ -27,7 +28,10 @@ def claim_descendants() -> None:
     with suppress(PermissionError):  # a session leader has its own group already
         os.setpgid(0, 0)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        # Stopped, this process could not see that its supervisor is gone.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
 def living_descendants() -> list[psutil.Process]:

@@ -1,5 +1,7 @@
 """What Claude is told: one system prompt for all, and a prompt for each attempt.
 
+An attempt that goes on in its session is told what happened, and to finish.
+
 Pure. The system prompt is the same bytes for every agent and subtask, and names no
 path, so that all sessions share one prompt cache.
 """
@@ -62,7 +64,7 @@ report what you have not done or seen: a false success is worse than a failure.
 
 
 def attempt_prompt(order: RunAttempt, workspace: Workspace) -> str:
-    """The first message of an attempt's session."""
+    """The message that begins an attempt's session."""
     subtask = order.subtask
     parts = [
         f"# Your subtask ({subtask.id})\n\n{subtask.description}",
@@ -77,10 +79,47 @@ def attempt_prompt(order: RunAttempt, workspace: Workspace) -> str:
         parts.append("# Files in context/\n\n" + "\n".join(_listing(workspace.files)))
     if order.previous_attempts:
         errors = "\n".join(_errors(order.previous_attempts))
-        parts.append(_RETRY.format(attempt=order.attempt, errors=errors))
+        retry = _RETRY_WHERE_IT_WAS if order.resumes else _RETRY
+        parts.append(retry.format(attempt=order.attempt, errors=errors))
     parts.append(_ENDING.format(path=workspace.output / "result.json"))
     return "\n\n".join(parts) + "\n"
 
+
+def resumed_prompt(order: RunAttempt, workspace: Workspace) -> str:
+    """The message with which an attempt goes on in the session of the one before.
+
+    It says again what the subtask is: little of the session may have been kept.
+    """
+    subtask = order.subtask
+    earlier = order.previous_attempts
+    reason = f" ({shortened(earlier[-1].error, MAX_ERROR_CHARS)})" if earlier else ""
+    parts = [
+        f"# Your subtask ({subtask.id})\n\n{subtask.description}",
+        _GO_ON.format(attempt=order.attempt, reason=reason, root=workspace.root),
+        _ENDING.format(path=workspace.output / "result.json"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_GO_ON = """\
+# You were interrupted; this is attempt {attempt}
+
+Your work on this subtask was cut off{reason}. Whatever you had started has been ended:
+commands that ran then did not finish. Your files are where you left them, in
+{root}; context/ says again what you were given. Where it
+looks as if somebody had refused a command or told you to stop, nobody did.
+
+Look at what is there, then go on where you stopped. Do not do again what is done. If
+output/result.json is already complete and true, just stop."""
+
+_RETRY_WHERE_IT_WAS = """\
+# This is attempt {attempt}
+
+Earlier attempts were cut off:
+{errors}
+
+What they made is still in output/ and temp/. Look there first, and do not do again what
+is done and sound."""
 
 _RETRY = """\
 # This is attempt {attempt}

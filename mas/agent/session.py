@@ -26,8 +26,14 @@ INTERRUPT_TIMEOUT_S = 1.0
 CLOSE_GRACE_S = 1.5
 """The CLI leaves some 0.3 s after its input ends; the SDK would wait 5 s for it."""
 
+REFUSALS_ENOUGH = 2
+"""The CLI would try ten times, three minutes long; one refusal may be a slip."""
+
 MAX_STDERR_LINES = 20
 MAX_STDERR_LINE_CHARS = 1_000
+
+_HISTORY_FAULTS = ("messages.", "tool_use", "tool use", "prompt is too long")
+"""Words of a 400 that is about the history; it will be refused again, as it is."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ class Session:
     ) -> None:
         self._stderr: deque[str] = deque(maxlen=MAX_STDERR_LINES)
         options.stderr = lambda line: self._stderr.append(line[:MAX_STDERR_LINE_CHARS])
+        self._goes_on = options.resume is not None
         self._client = ClaudeSDKClient(options)
         self._log = log
         self._report = report
@@ -62,17 +69,19 @@ class Session:
                 f"the Claude CLI did not start in {CONNECT_TIMEOUT_S:g} s"
             )
         except Exception as error:  # noqa: BLE001 - the SDK raises bare ones on a failed start
-            return self._lost(f"the Claude CLI did not start: {_reason(error)}")
+            return self._lost(f"the Claude CLI did not start: {_reason(error)}", error)
         try:
             await self._client.query(prompt)
             with anyio.move_on_after(inactivity_timeout_s) as silence:
                 await self._listen(silence, inactivity_timeout_s)
+                if self._is_refused():
+                    await self._interrupt()
                 return self._ended()
             await self._interrupt()
             error_text = f"nothing was heard from Claude for {inactivity_timeout_s:g} s"
             return self._end(FailureKind.INACTIVITY, error_text)
         except ClaudeSDKError as error:
-            return self._lost(f"the Claude CLI broke off: {_reason(error)}")
+            return self._lost(f"the Claude CLI broke off: {_reason(error)}", error)
         except anyio.get_cancelled_exc_class():
             await self._interrupt()
             raise
@@ -84,22 +93,45 @@ class Session:
             silence.deadline = anyio.current_time() + limit_s
             for activity in self._log.take(message):
                 self._report(activity)
+            if self._is_refused():
+                return
+
+    def _is_refused(self) -> bool:
+        return len(self._log.refusals) >= REFUSALS_ENOUGH
 
     def _ended(self) -> SessionEnd:
+        if self._is_refused():
+            status = self._log.refusals[-1]
+            error = f"Claude refused the credentials (HTTP {status})"
+            return self._end(FailureKind.AUTHENTICATION, error)
         result = self._log.result
         if result is None:
             return self._lost("the Claude CLI ended without a word")
         if (failure := classify(result, self._log.last_error)) is None:
             return SessionEnd(usage=self._log.usage)
-        return self._end(failure, describe_result(result))
+        error = describe_result(result)
+        refused = is_about_history(result) and self._is_unanswered()
+        return self._end(failure, error, history_refused=refused)
 
-    def _end(self, failure: FailureKind, error: str) -> SessionEnd:
-        return SessionEnd(failure=failure, error=error, usage=self._log.usage)
+    def _end(
+        self, failure: FailureKind, error: str, *, history_refused: bool = False
+    ) -> SessionEnd:
+        return SessionEnd(
+            failure=failure,
+            error=error,
+            usage=self._log.usage,
+            history_refused=history_refused,
+        )
 
-    def _lost(self, error: str) -> SessionEnd:
+    def _lost(self, error: str, cause: Exception | None = None) -> SessionEnd:
         """The CLI let us down; what it wrote to stderr is the best evidence."""
         tail = "".join(f"\n{line}" for line in self._stderr)
-        return self._end(FailureKind.INTERNAL, error + tail)
+        refused = gave_up(cause) and self._is_unanswered()
+        return self._end(FailureKind.INTERNAL, error + tail, history_refused=refused)
+
+    def _is_unanswered(self) -> bool:
+        """Whether it was to go on in a session, and Claude has not said a word."""
+        return self._goes_on and not self._log.has_reply
 
     async def _interrupt(self) -> None:
         """Ask the CLI to stop what it does, which also ends its Bash commands.
@@ -146,6 +178,20 @@ def classify(result: ResultMessage, last_error: str | None) -> FailureKind | Non
     if result.api_error_status in (401, 403) or last_error == "authentication_failed":
         return FailureKind.AUTHENTICATION
     return FailureKind.API_ERROR
+
+
+def gave_up(cause: Exception | None) -> bool:
+    """Whether the CLI ended by itself, with an error: not by a signal."""
+    code = cause.exit_code if isinstance(cause, ProcessError) else None
+    return code is not None and 0 < code < 128
+
+
+def is_about_history(result: ResultMessage) -> bool:
+    """Whether the API refused what was said before, and so will refuse it again."""
+    words = describe_result(result).lower()
+    return result.api_error_status in (400, 413) and any(
+        fault in words for fault in _HISTORY_FAULTS
+    )
 
 
 def describe_result(result: ResultMessage) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import logging
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
@@ -12,6 +11,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from mas.agent import processes
+from mas.agent.leaving import ABANDONED_GRACE_S, SHUTDOWN_GRACE_S, Leaving
 from mas.agent.logs import FrameHandler
 from mas.agent.outcome import failed
 from mas.agent.pipe import Outbox, read_messages
@@ -41,39 +41,42 @@ _log = logging.getLogger(__name__)
 def serve(agent_id: str, wire_in: int, wire_out: int) -> NoReturn:
     """Run the agent ``agent_id`` on these two descriptors until its end."""
     processes.claim_descendants()
-    outbox = Outbox(wire_out, on_broken=lambda: end(0))
-
-    def end(code: int, line: str = "") -> NoReturn:
-        outbox.close()
-        processes.end_process(code, line)
-
-    processes.on_terminate(lambda number: end(128 + number))
+    outbox = Outbox(
+        wire_out, on_broken=lambda: leaving.ask(0, grace_s=ABANDONED_GRACE_S)
+    )
+    leaving = Leaving(outbox.close)
+    processes.on_terminate(
+        lambda number: leaving.ask(128 + number, grace_s=ABANDONED_GRACE_S)
+    )
     try:
-        anyio.run(_serve, agent_id, wire_in, outbox, end)
+        anyio.run(_serve, agent_id, wire_in, outbox, leaving)
     except BaseException as error:  # noqa: BLE001 - the end of the process, whatever it was
-        end(1, f"{agent_id} failed: {describe(error)}")
-    end(0)
+        outbox.close()
+        processes.end_process(1, f"{agent_id} failed: {describe(error)}")
+    leaving.now()
 
 
-async def _serve(
-    agent_id: str, wire_in: int, outbox: Outbox, end: Callable[[int, str], NoReturn]
-) -> None:
+async def _serve(agent_id: str, wire_in: int, outbox: Outbox, leaving: Leaving) -> None:
+    """Work until the process is to end, and then until the attempt has unwound."""
     loop = asyncio.get_running_loop()
+    leaving.attach(loop)
     deliver, inbox = anyio.create_memory_object_stream[ToAgent](float("inf"))
 
     def take(message: ToAgent) -> None:
         if isinstance(message, Shutdown):
-            end(0, "")
-        # Not anyio.from_thread, which waits for the loop: a loop that is stuck must
-        # not keep the reader from seeing the end of the pipe.
-        loop.call_soon_threadsafe(deliver.send_nowait, message)
+            leaving.ask(0, grace_s=SHUTDOWN_GRACE_S)
+        else:
+            # Not anyio.from_thread, which waits for the loop: a loop that is stuck must
+            # not keep the reader from seeing the end of the pipe.
+            loop.call_soon_threadsafe(deliver.send_nowait, message)
 
     def read() -> None:
         try:
             reason = read_messages(wire_in, take)
         except Exception as error:  # noqa: BLE001 - unheard, the supervisor's end would be too
             reason = describe(error)
-        end(1 if reason else 0, reason and f"{agent_id}: {reason}")
+        line = f"{agent_id}: {reason}" if reason else ""
+        leaving.ask(1 if reason else 0, line, grace_s=ABANDONED_GRACE_S)
 
     worker = Worker(outbox)
     handler = FrameHandler(outbox.send, lambda: worker.subtask_id)
@@ -82,8 +85,11 @@ async def _serve(
     logging.getLogger("mas").setLevel(logging.INFO)
     outbox.start()
     threading.Thread(target=read, name="mas-inbox", daemon=True).start()
-    async with deliver, inbox:
-        await worker.run(inbox)
+    async with deliver, inbox, anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run, inbox)
+        await leaving.asked()
+        await worker.abandon(leaving.grace_s)
+        leaving.now()  # not by unwinding: that would wait for an import, or a thread
 
 
 class _Running:
@@ -117,6 +123,7 @@ class Worker:
         self._load_error = ""
         self._running: _Running | None = None
         self._tasks_completed = 0
+        self._is_leaving = False
 
     @property
     def subtask_id(self) -> str | None:
@@ -124,7 +131,7 @@ class Worker:
         return self._running.order.subtask.id if self._running else None
 
     async def run(self, inbox: MemoryObjectReceiveStream[ToAgent]) -> None:
-        """Obey until the process ends; the reader of the pipe ends it."""
+        """Obey until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._load)
             async for message in inbox:
@@ -142,9 +149,22 @@ class Worker:
             case StopAttempt():
                 self._stop(message, tasks)
             case Shutdown():
-                pass  # the reader of the pipe has ended the process
+                pass  # the reader of the pipe has seen to it
+
+    async def abandon(self, grace_s: float) -> None:
+        """Interrupt the attempt, and wait until its processes are gone or the grace is.
+
+        What it has used and made until then is in its workspace and its transcript.
+        """
+        self._is_leaving = True
+        if self._running is not None:
+            self._running.scope.cancel()
+            with anyio.move_on_after(grace_s):
+                await self._running.finished.wait()
 
     def _start(self, order: RunAttempt, tasks: TaskGroup) -> None:
+        if self._is_leaving:
+            return  # nobody waits for an answer
         if self._configuration is None:
             error = "the agent was given an attempt before its configuration"
         elif self._running is not None:

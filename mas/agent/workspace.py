@@ -1,4 +1,7 @@
-"""The folder that an attempt works in: context/ filled anew, output/ empty, temp/."""
+"""The folder that an attempt works in: context/ filled anew, output/ empty, temp/.
+
+An attempt that goes on in a session finds output/ and temp/ as they were left.
+"""
 
 import json
 import os
@@ -12,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from mas.errors import AgentError
-from mas.gates import RESULT_NAME
+from mas.gates import RESULT_NAME, TASK_NAME
 from mas.wire.messages import RunAttempt
 
 
@@ -49,15 +52,19 @@ def prepare(
     ``check_stopped`` is called before each copy and may raise to end it there.
     """
     root = Path(order.workspace)
+    context = root / "context"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _keep_old_output(root, order)
-        _remove(root / "context")
-        _write_documents(root / "context", order)
-        left_out = list(_copy_files(root / "context", order, check_stopped))
+        if not order.resumes or not _is_folder(root / "output"):
+            _keep_old_output(root, order)
+        _remove(context)
+        _write_documents(context, order)
+        left_out = list(_copy_files(context, order, check_stopped))
         for name in ("output", "temp"):
-            (root / name).mkdir(exist_ok=True)
+            _make_folder(root / name)
         files = tuple(_listed(root))
+        # Last, and at once: from here on what is in output/ counts as this attempt's.
+        _write_task(context, order)
     except OSError as error:
         place = error.filename2 or error.filename or root
         raise WorkspaceError(
@@ -70,7 +77,9 @@ def prepare(
 def _keep_old_output(root: Path, order: RunAttempt) -> None:
     """Move what an earlier attempt made out of the way: no stale result may count."""
     output = root / "output"
-    if not output.is_symlink() and (not output.exists() or not any(output.iterdir())):
+    if not os.path.lexists(output) or (
+        _is_folder(output) and not any(output.iterdir())
+    ):
         return
     earlier = [attempt.attempt for attempt in order.previous_attempts]
     number = max(earlier, default=order.attempt - 1)
@@ -83,6 +92,18 @@ def _keep_old_output(root: Path, order: RunAttempt) -> None:
     output.rename(kept)
 
 
+def _is_folder(path: Path) -> bool:
+    """Whether a folder is really there, and not a link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _make_folder(path: Path) -> None:
+    """Leave a folder there, with what is in it; what only looks like one goes."""
+    if os.path.lexists(path) and not _is_folder(path):
+        path.unlink()
+    path.mkdir(exist_ok=True)
+
+
 def _remove(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
@@ -92,9 +113,6 @@ def _remove(path: Path) -> None:
 
 def _write_documents(context: Path, order: RunAttempt) -> None:
     (context / "files").mkdir(parents=True)
-    task = {"id": order.task_id, "description": order.task_description}
-    document = {"task": task, "subtask": order.subtask, "attempt": order.attempt}
-    _write_json(context / "task.json", document)
     results = {
         dependency.subtask_id: {
             "description": dependency.description,
@@ -105,6 +123,14 @@ def _write_documents(context: Path, order: RunAttempt) -> None:
     _write_json(context / "previous_results.json", results)
     if order.previous_attempts:
         _write_json(context / "previous_attempts.json", order.previous_attempts)
+
+
+def _write_task(context: Path, order: RunAttempt) -> None:
+    task = {"id": order.task_id, "description": order.task_description}
+    document = {"task": task, "subtask": order.subtask, "attempt": order.attempt}
+    unfinished = context / f"{TASK_NAME}.new"
+    _write_json(unfinished, document)
+    unfinished.rename(context / TASK_NAME)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -20,6 +20,8 @@ COMMANDS = {
     "agents": "Show every agent that runs now.",
     "tasks": "List the recorded tasks, newest first.",
     "show": "Show a task's state and results.",
+    "resume": "Go on with a task where it stopped.",
+    "cancel": "End a task, whoever runs it.",
     "doctor": "Say what is there, what is missing and how to mend it.",
 }
 """Each is the function of that name in the module of that name in this package."""

@@ -1,9 +1,11 @@
 """``mas demo``: the whole pipeline on a scripted model."""
 
 import os
+from functools import partial
 from pathlib import Path
 from shutil import get_terminal_size
 
+import anyio
 import click
 from msgspec import structs
 
@@ -14,7 +16,8 @@ from mas.cli.options import (
     plain_option,
     read_config,
 )
-from mas.cli.run import run_task
+from mas.cli.resume import DEMO
+from mas.cli.supervise import Job, supervise
 from mas.config import DEFAULT_ROSTER, Claude, Config, Credentials, Limits
 from mas.demo.plan import task
 from mas.demo.script import THINKING_S, script
@@ -49,15 +52,24 @@ def demo(
         f"mas demo: the model is scripted, so this takes no key and no tokens. The "
         f"rest is real, and every figure is computed from {path.name} as you watch."
     )
+    job = Job(
+        work=lambda supervisor: supervisor.run(task(path.name), [path]),
+        description=task(path.name),
+        script=DEMO,
+    )
+    return anyio.run(
+        partial(play, config, path.name, job, plain=plain, as_json=as_json)
+    )
+
+
+async def play(
+    config: Config, file_name: str, job: Job, *, plain: bool, as_json: bool
+) -> int:
+    """Do the job on the scripted model, for a table of this name."""
     _reach_nothing_but_loopback()
-    with ScriptedClaude(script(path.name), latency_s=THINKING_S) as claude:
-        code = run_task(
-            _for_the_script(config, claude),
-            task(path.name),
-            [path],
-            plain=plain,
-            as_json=as_json,
-        )
+    with ScriptedClaude(script(file_name), latency_s=THINKING_S) as claude:
+        scripted = _for_the_script(config, claude)
+        code = await supervise(scripted, job, plain=plain, as_json=as_json)
     if claude.errors and code in _RAN_TO_THE_END:
         raise MasError(
             "the script of the demo had no answer",

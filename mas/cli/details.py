@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from mas.cli.footer import STYLES
 from mas.cli.grid import Cell, Column, Drawing, Line, table
 from mas.cli.summary import behind, block, file_lines
-from mas.cli.text import Glyphs, age, cost, duration, span, tokens
+from mas.cli.text import Glyphs, age, cost, duration, sentences, span, tokens
 from mas.core.result import inside_output
 from mas.core.view import State
 from mas.model import Status, Subtask, SubtaskResult, Task, Usage
@@ -42,10 +42,11 @@ _COLUMNS = (
 def shown_status(task: Task) -> tuple[str, State]:
     """The word for a task's status and the state whose sign and colour it gets.
 
-    A task in progress whose supervisor is gone is shown as interrupted.
+    A task in progress that nobody works on is shown as suspended where its last run
+    stopped by itself, else as interrupted.
     """
     if task.status is Status.IN_PROGRESS and task.owner_alive is False:
-        return "interrupted", State.RETRY
+        return "interrupted" if task.suspended is None else "suspended", State.RETRY
     return task.status.value, _STATES[task.status]
 
 
@@ -113,6 +114,9 @@ class _Details:
         yield from self._text("", "", task.id, "dim")
         if task.error:
             yield from self._text("!", "red", task.error, "red")
+        if state is State.RETRY:
+            told = sentences(task.suspended or "", f"go on: mas resume {task.id}")
+            yield from self._text("!", "yellow", told, "yellow")
 
     def subtasks(self) -> Iterator[Line]:
         """A row a subtask; below it one an attempt, where there were several."""
@@ -179,7 +183,7 @@ class _Details:
         else:
             status = Status.PENDING
         if status is Status.IN_PROGRESS and self.task.owner_alive is False:
-            return "interrupted", State.RETRY
+            return status.value, State.RETRY
         return status.value, _STATES[status]
 
     def errors(self) -> Iterator[Line]:

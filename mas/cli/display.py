@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import anyio
 import click
@@ -24,20 +25,39 @@ _FRAME_S = 0.25
 Show = Callable[[Recorded], None]
 
 
+class Screen(NamedTuple):
+    """Where the events of a run go."""
+
+    show: Show
+    recall: Show
+    """For the facts of former runs: what is shown builds on them, none is told."""
+
+
+def _forget(recorded: Recorded) -> None:
+    pass
+
+
 @asynccontextmanager
 async def shown(
-    description: str, *, max_attempts: int, plain: bool, as_json: bool
-) -> AsyncIterator[Show]:
-    """Give a function that shows each event, in the way that fits where it goes.
+    description: str,
+    *,
+    max_attempts: int,
+    plain: bool,
+    as_json: bool,
+    history: Iterable[Recorded] = (),
+) -> AsyncIterator[Screen]:
+    """Give what shows each event, in the way that fits where it goes.
 
     JSON lines are results and go to stdout; the live view and the lines are talk and go
-    to stderr. At the end the summary goes to stdout.
+    to stderr. At the end the summary goes to stdout. ``history`` is recalled first.
     """
     if as_json:
-        yield _show_json
+        yield Screen(_show_json, _forget)
         return
     view = RunView(max_attempts=max_attempts)
     view.description = description
+    for recorded in history:
+        view.apply(recorded)
     if plain or not _is_terminal():
 
         def show_line(recorded: Recorded) -> None:
@@ -46,10 +66,10 @@ async def shown(
             if text is not None:
                 click.echo(text, err=True)
 
-        yield show_line
+        yield Screen(show_line, view.apply)
     else:
         async with _live(view) as show:
-            yield show
+            yield Screen(show, view.apply)
     console = Console()
     end = summary(view, now=datetime.now(UTC), width=console.width)
     console.print(end, crop=False)  # a path is for copying: never cut

@@ -48,17 +48,16 @@ def _subject_and_text(event: Event, task_id: str) -> tuple[str, str] | None:
         case PlanAccepted():
             return "plan", _plan(event)
         case TaskResumed():
-            return "task", f"{task_id[:8]} goes on"
+            return "task", f"{task_id[:8]} goes on where it stopped"
         case AgentReady():
             return event.agent_id, f"ready (pid {event.pid})"
         case AgentLost():
             then = "it is out of this run" if event.retired else "it is started again"
             return event.agent_id, f"lost: {event.error}; {then}"
         case AttemptStarted():
-            return (
-                event.subtask_id,
-                f"started on {event.agent_id} (try {event.attempt})",
-            )
+            how = "continued" if event.resumes else "started"
+            where = f"{how} on {event.agent_id} (try {event.attempt})"
+            return event.subtask_id, where
         case AttemptFinished():
             text = _attempt(event)
             return (event.subtask_id, text) if text else None
@@ -71,7 +70,8 @@ def _subject_and_text(event: Event, task_id: str) -> tuple[str, str] | None:
         case Waiting():
             return ("task", f"waiting: {event.reason}") if event.reason else None
         case TaskSuspended():
-            return "task", sentences(f"suspended: {event.reason}", event.hint)
+            word = "interrupted" if event.interrupted else "suspended"
+            return "task", sentences(f"{word}: {event.reason}", event.hint)
         case TaskFinished():
             return "task", _task(event)
         case AttemptProgress():

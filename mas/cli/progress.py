@@ -15,7 +15,7 @@ from rich.console import RenderableType
 from mas.cli.footer import STYLES, footer
 from mas.cli.grid import Cell, Column, Drawing, Line, Lines, arrange
 from mas.cli.selection import Row, select
-from mas.cli.summary import summary
+from mas.cli.summary import ended_as, summary
 from mas.cli.text import Glyphs, cost, duration, name_some, sentences, span, tokens
 from mas.core.view import AgentState, RunView, State, SubtaskView
 
@@ -71,7 +71,7 @@ class _Frame(Struct, frozen=True):
         """The task, and its id, by which other commands know it."""
         view = self.view
         words = [view.status.value] if view.status.is_final else []
-        words += ["suspended"] if view.suspended else []
+        words += [ended_as(view)] if view.suspended else []
         words += [view.task_id[:8]] if view.task_id else []
         right = self.glyphs.visible(f" {self.glyphs.dot} ".join(words))
         if self.width < _MEDIUM:
@@ -86,7 +86,8 @@ class _Frame(Struct, frozen=True):
         if view.error:
             notes.append((view.error, "red"))
         if view.suspended:
-            told = sentences(f"suspended: {view.suspended.reason}", view.suspended.hint)
+            why = f"{ended_as(view)}: {view.suspended.reason}"
+            told = sentences(why, view.suspended.hint)
             notes.append((told, "yellow"))
         if view.waiting and view.subtasks:
             notes.append((f"{view.waiting}, for {self._waited()}", "yellow"))

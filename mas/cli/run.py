@@ -1,15 +1,13 @@
 """``mas run``: the main job."""
 
-import signal
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
-from mas.cli.display import shown
 from mas.cli.options import (
     config_option,
     debug_option,
@@ -18,25 +16,20 @@ from mas.cli.options import (
     plain_option,
     read_config,
 )
-from mas.cli.streams import stop_writing
-from mas.config import Config
-from mas.core.events import Recorded, TaskFinished, TaskSuspended
+from mas.cli.resume import go_on
+from mas.cli.supervise import Job, supervise
 from mas.errors import UsageError
-from mas.model import Status
 from mas.supervisor.folder import MAX_TASK_BYTES
-from mas.supervisor.supervisor import Supervisor
-
-_SIGNALS = {
-    signal.SIGINT: "interrupted by Ctrl-C",
-    signal.SIGTERM: "ended by SIGTERM",
-    signal.SIGHUP: "the terminal was closed",
-}
-_SUSPENDED = 4
 
 
 @click.command()
-@click.argument("task")
+@click.argument("task", required=False)
 @input_option
+@click.option(
+    "--resume",
+    metavar="TASK",
+    help="Go on with this task, by its id, as mas resume does.",
+)
 @click.option("--model", help="The model for agents and planner.")
 @click.option("--planner-model", help="Another model for the planner.")
 @click.option("--permission-mode", help="What agents may do without asking.")
@@ -47,8 +40,9 @@ _SUSPENDED = 4
 @config_option
 @debug_option
 def run(
-    task: str,
+    task: str | None,
     inputs: tuple[Path, ...],
+    resume: str | None,
     model: str | None,
     planner_model: str | None,
     permission_mode: str | None,
@@ -71,71 +65,24 @@ def run(
         ("limits", "task_timeout_s"): timeout,
     }
     config = read_config(config_path, flags)
+    if resume is not None:
+        if task is not None or inputs:
+            raise UsageError(
+                "with --resume goes neither a new task nor an input",
+                hint="the task that is gone on with has its own; leave one of the two",
+            )
+        return go_on(config, resume, plain=plain, as_json=as_json)
+    if task is None:
+        raise UsageError(
+            "there is no task to run",
+            hint='say what you want: mas run "…"; or go on: mas run --resume TASK',
+        )
     description = _from_stdin() if task == "-" else task
-    return run_task(config, description, inputs, plain=plain, as_json=as_json)
-
-
-def run_task(
-    config: Config,
-    description: str,
-    inputs: Sequence[Path] = (),
-    *,
-    plain: bool,
-    as_json: bool,
-) -> int:
-    """Run one task to its end, showing it, and return the command's exit code."""
-    return anyio.run(_run, config, description, inputs, plain, as_json)
-
-
-async def _run(
-    config: Config,
-    description: str,
-    inputs: Sequence[Path],
-    plain: bool,
-    as_json: bool,
-) -> int:
-    attempts = config.limits.max_attempts
-    async with shown(
-        description, max_attempts=attempts, plain=plain, as_json=as_json
-    ) as show:
-
-        def show_or_stop(recorded: Recorded) -> None:
-            try:
-                show(recorded)
-            except OSError as error:  # as in `mas run … --json | head -1`
-                stop_writing()
-                reason = error.strerror or str(error)
-                supervisor.interrupt(f"the output cannot be written: {reason}")
-
-        supervisor = Supervisor(config, show_or_stop)
-        stopped_by: list[signal.Signals] = []
-        outcome: TaskFinished | TaskSuspended | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_obey_signals, supervisor, stopped_by, tasks.cancel_scope)
-            outcome = await supervisor.run(description, inputs)
-            tasks.cancel_scope.cancel()
-    if isinstance(outcome, TaskFinished):
-        return 0 if outcome.status is Status.COMPLETED else 1
-    return 128 + stopped_by[0] if stopped_by else _SUSPENDED
-
-
-async def _obey_signals(
-    supervisor: Supervisor,
-    stopped_by: list[signal.Signals],
-    everything: anyio.CancelScope,
-) -> None:
-    """The first signal stops cleanly and keeps the task; the second stops at once.
-
-    One that is ignored stays so: under nohup a closed terminal stops nothing.
-    """
-    wanted = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-    with anyio.open_signal_receiver(*wanted) as signals:
-        async for received in signals:
-            stopped_by.append(received)
-            if len(stopped_by) > 1:
-                everything.cancel()
-                return
-            supervisor.interrupt(_SIGNALS[received])
+    job = Job(
+        work=lambda supervisor: supervisor.run(description, inputs),
+        description=description,
+    )
+    return anyio.run(partial(supervise, config, job, plain=plain, as_json=as_json))
 
 
 def _from_stdin() -> str:

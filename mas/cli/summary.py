@@ -40,6 +40,14 @@ def summary(
     return Lines(draw(glyphs)) if glyphs else Drawing(lambda _, found: draw(found))
 
 
+def ended_as(view: RunView) -> str:
+    """The word for how a run ended, also where the task did not."""
+    if view.status.is_final:
+        return view.status.value
+    by_itself = view.suspended and not view.suspended.interrupted
+    return "suspended" if by_itself else "interrupted"
+
+
 class _Summary:
     def __init__(
         self, view: RunView, now: datetime, width: int, glyphs: Glyphs
@@ -53,11 +61,7 @@ class _Summary:
         """What became of the task, in how long and for how much, and why not better."""
         view = self.view
         state = _STATES.get(view.status, State.READY)
-        word = view.status.value if view.status.is_final else "interrupted"
-        parts = [
-            f"{'suspended' if view.suspended else word} "
-            f"after {span(view.elapsed_s(self.now))}"
-        ]
+        parts = [f"{ended_as(view)} after {span(view.elapsed_s(self.now))}"]
         if view.subtasks:
             done = view.counts[State.COMPLETED]
             others = "".join(text for text, _ in counts_in_words(view, self.glyphs))

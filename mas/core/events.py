@@ -21,6 +21,8 @@ class TaskCreated(_Event, frozen=True, kw_only=True, tag="task_created"):
     description: str
     inputs: tuple[str, ...] = ()
     """The user's files, as copied below the task's folder."""
+    folder: str = ""
+    """Where the workspaces are; absolute."""
     script: str | None = None
     """The name of the script that plays Claude, ``demo``; None is Claude itself."""
 
@@ -160,6 +162,14 @@ class Recorded(Struct, frozen=True, kw_only=True):
         head |= {"at": self.at.isoformat(), "task_id": self.task_id}
         fields: dict[str, Any] = to_builtins(self.event)
         return head | fields
+
+
+def fact_of(recorded: Recorded) -> Fact:
+    """The fact of what is in a journal; nothing else is ever written there."""
+    event = recorded.event
+    if isinstance(event, AttemptProgress | Waiting):
+        raise TypeError(f"{type(event).__name__} is not a fact")
+    return event
 
 
 class Tick(Struct, frozen=True):

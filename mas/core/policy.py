@@ -6,11 +6,25 @@ from mas.model import FailureKind
 
 MAX_RETRY_DELAY_S = 30.0
 
+MAX_AGENT_LOSSES = 3
+"""A subtask that has lost its agent so often is what kills it, and fails by itself."""
+
 _FINAL_FAILURES = frozenset(
     {
         FailureKind.AUTHENTICATION,  # the next try has the same credentials
         FailureKind.REFUSAL,  # the model meant it; asking again only costs
         FailureKind.CANCELLED,  # somebody wanted it to end
+    }
+)
+
+_RESUMED_FAILURES = frozenset(
+    {
+        # Cut off from outside: what the session has done so far is good to go on with.
+        FailureKind.AGENT_LOST,
+        FailureKind.API_ERROR,
+        FailureKind.AUTHENTICATION,
+        FailureKind.INACTIVITY,
+        FailureKind.INTERNAL,
     }
 )
 
@@ -25,6 +39,11 @@ def retry_delay_s(failed_attempts: int) -> float:
 def is_retryable(kind: FailureKind) -> bool:
     """Whether another attempt may end otherwise."""
     return kind not in _FINAL_FAILURES
+
+
+def resumes_session(kind: FailureKind) -> bool:
+    """Whether the next attempt goes on in the session of the one that ended so."""
+    return kind in _RESUMED_FAILURES
 
 
 class RestartIntensity:

@@ -5,13 +5,20 @@ another is a bug, and is refused with the subtask's story.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from mas.core.events import AttemptFinished, AttemptStarted, Fact, SubtaskFinished
+from mas.core.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Fact,
+    ResultIgnored,
+    SubtaskFinished,
+)
 from mas.core.graph import dependents_of
+from mas.core.policy import resumes_session
 from mas.errors import MasError
-from mas.model import Plan, Status, Subtask
+from mas.model import FailureKind, Plan, Status, Subtask
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     # Not begun, or between two attempts.
@@ -37,10 +44,14 @@ class Node:
         "dependents",
         "error",
         "failed_on",
+        "failure",
         "failures",
         "id",
+        "ignored",
         "last",
+        "losses",
         "running",
+        "session_id",
         "story",
         "waits_for",
     )
@@ -53,15 +64,60 @@ class Node:
         self.attempts = 0
         self.failures = 0
         """Attempts that count against the limit."""
+        self.losses = 0
+        """Those of them in which the agent was lost."""
         self.failed_on: set[str] = set()
         """Agents, by id."""
         self.agent_id: str | None = None
         """Who made the last attempt."""
+        self.session_id: str | None = None
+        """The last attempt's session."""
+        self.failure: FailureKind | None = None
+        """Why the last attempt failed, if it did."""
+        self.ignored: set[int] = set()
+        """Attempts that came to another end when they had ended already."""
         self.running: AttemptStarted | None = None
         self.last: Status | None = None
         """How the last attempt ended, while nothing has followed from it yet."""
         self.error: str | None = None
         self.story: list[tuple[float | None, str]] = []
+
+    def next_attempt(
+        self, agent_id: str, new_session_id: Callable[[], str]
+    ) -> AttemptStarted:
+        """The next attempt, in the former session where that was only cut off."""
+        cut_off = self.failure is not None and resumes_session(self.failure)
+        former = self.session_id if cut_off else None
+        return AttemptStarted(
+            subtask_id=self.id,
+            attempt=self.attempts + 1,
+            agent_id=agent_id,
+            session_id=former or new_session_id(),
+            resumes=bool(former),
+        )
+
+    def ignoring(self, event: AttemptFinished) -> ResultIgnored | None:
+        """What to record of the end of an attempt that is not live.
+
+        That is nothing where the attempt never began, or was ignored before.
+        """
+        number = event.attempt
+        if not 1 <= number <= self.attempts or number in self.ignored:
+            return None
+        if number < self.attempts:
+            error = f"attempt {number} was superseded by attempt {self.attempts}"
+        elif self.running is not None:
+            error = f"attempt {number} runs on {self.running.agent_id}"
+        else:
+            error = f"attempt {number} had ended already"
+            error += f": {self.error}" if self.error else ""
+        return ResultIgnored(
+            subtask_id=self.id,
+            attempt=number,
+            agent_id=event.agent_id,
+            status=event.status,
+            error=error,
+        )
 
 
 class Progress:
@@ -82,8 +138,12 @@ class Progress:
                 self._attempt_started(self.nodes[fact.subtask_id], fact, now)
             case AttemptFinished():
                 self._attempt_finished(self.nodes[fact.subtask_id], fact, now)
+            case ResultIgnored():
+                self._result_ignored(self.nodes[fact.subtask_id], fact, now)
             case SubtaskFinished():
                 self._subtask_finished(self.nodes[fact.subtask_id], fact, now)
+            case _:
+                pass  # nothing about a subtask
 
     @property
     def all_completed(self) -> bool:
@@ -117,6 +177,8 @@ class Progress:
         self._move(node, Status.IN_PROGRESS)
         node.attempts = fact.attempt
         node.agent_id = fact.agent_id
+        node.session_id = fact.session_id
+        node.failure = None
         node.running = fact
 
     def _attempt_finished(
@@ -128,16 +190,25 @@ class Progress:
             raise self._illegal(node, f"attempt {fact.attempt} was not running")
         node.running = None
         node.error = fact.error
+        node.failure = fact.failure
         node.last = fact.status
         if fact.status is Status.COMPLETED:
             return
-        # An attempt that ended with its supervisor is tried again at once and for free.
+        # What ended with its supervisor, or for its credentials, is tried for free.
         if fact.retry_in_s != 0:
             node.failures += 1
+            node.losses += fact.failure is FailureKind.AGENT_LOST
             node.failed_on.add(fact.agent_id)
         if fact.retry_in_s is not None:
             node.last = None
             self._move(node, Status.PENDING)
+
+    def _result_ignored(
+        self, node: Node, fact: ResultIgnored, now: float | None
+    ) -> None:
+        text = f"attempt {fact.attempt} {fact.status} on {fact.agent_id}, too late"
+        node.story.append((now, f"{text}: {fact.error}"))
+        node.ignored.add(fact.attempt)
 
     def _subtask_finished(
         self, node: Node, fact: SubtaskFinished, now: float | None

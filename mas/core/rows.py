@@ -80,6 +80,8 @@ class SubtaskView(Struct, kw_only=True):
     """What its agent said last."""
     error: str | None = None
     retry_at: datetime | None = None
+    retry_wait_s: float = 0.0
+    """How long before ``retry_at`` that was said."""
     started_at: datetime | None = None
     """When its latest attempt began."""
     took_s: float | None = None
@@ -90,7 +92,7 @@ class SubtaskView(Struct, kw_only=True):
     spent: Usage = Usage()
     """What its ended attempts took."""
     spending: Usage = Usage()
-    """What its live attempt has taken so far."""
+    """What its latest attempt has taken so far, until it has ended."""
     unmet: int = 0
     """How many of its needs are not completed."""
     broken: int = 0
@@ -117,12 +119,9 @@ class SubtaskView(Struct, kw_only=True):
         """Whole seconds until the next try is due; 0 where it is due now."""
         if self.retry_at is None:
             return 0
-        return max(0, ceil((self.retry_at - now).total_seconds()))
-
-    def is_live(self, attempt: int) -> bool:
-        """Whether what ``attempt`` reports still counts."""
-        live = self.state is State.RUNNING and self.took_s is None
-        return live and self.attempt == attempt
+        # The wait is bounded: the clock may have been set back meanwhile.
+        left_s = min((self.retry_at - now).total_seconds(), self.retry_wait_s)
+        return max(0, ceil(left_s))
 
     def start(self, event: AttemptStarted, at: datetime) -> None:
         self.attempt = event.attempt
@@ -150,14 +149,19 @@ class SubtaskView(Struct, kw_only=True):
         self.took_s = event.execution_time or self.took_s
         self.error = event.error
         if event.retry_in_s is not None:
+            self.retry_wait_s = event.retry_in_s
             self.retry_at = at + timedelta(seconds=event.retry_in_s)
         return took
 
-    def close(self, at: datetime) -> Usage:
-        """Nothing more comes of the attempt; return what is not yet counted of it."""
+    def cut_off(self, at: datetime) -> None:
+        """Nobody works on it since ``at``; how its attempt ended may be said later."""
         self.took_s = self.elapsed_s(at)
-        took, self.spending = self.spending, Usage()
-        self.spent += took
         self.subagents = {}
         self.retry_at = None
+
+    def close(self, at: datetime) -> Usage:
+        """Nothing more comes of the attempt; return what is not yet counted of it."""
+        self.cut_off(at)
+        took, self.spending = self.spending, Usage()
+        self.spent += took
         return took

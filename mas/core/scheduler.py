@@ -6,16 +6,15 @@ command. The scheduler's knowledge of the subtasks is a fold over those facts
 were recorded as ``history``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import assert_never
 
 from mas.core.attempts import LiveAttempt
+from mas.core.ending import Stop, finish, refused
 from mas.core.events import (
     AgentLost,
     AgentReady,
     AttemptFinished,
-    AttemptStarted,
     CancelRequested,
     Command,
     Fact,
@@ -25,6 +24,7 @@ from mas.core.events import (
     StartAttempt,
     StopAttempt,
     SubtaskFinished,
+    SuspendTask,
     Tick,
 )
 from mas.core.matching import Matcher
@@ -33,21 +33,14 @@ from mas.core.timers import Timers
 from mas.model import AgentSpec, FailureKind, Plan, Status
 
 
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    """Why the whole task ends early: CANCELLED or DEADLINE."""
-
-    kind: FailureKind
-    reason: str
-
-
 class Scheduler:
     """One task's decisions, for a plan that has passed ``core.graph.check_plan``.
 
-    ``task_timeout_s`` counts from the first event; 0 is none. With ``history``, the
-    attempts in ``live_attempts`` have begun and not ended: an ``AttemptFinished`` is
-    due for each, saying what its result.json turned out to be, or failed with
-    AGENT_LOST, which then does not count against ``max_attempts``.
+    ``task_timeout_s`` counts from the first event; 0 is none. ``new_session_id`` names
+    the session of an attempt that begins one. With ``history``, the attempts in
+    ``live_attempts`` have begun and not ended: an ``AttemptFinished`` is due for each,
+    saying what its result.json turned out to be, or failed with AGENT_LOST, which then
+    does not count against ``max_attempts``.
     """
 
     def __init__(
@@ -55,11 +48,13 @@ class Scheduler:
         plan: Plan,
         roster: Sequence[AgentSpec],
         *,
+        new_session_id: Callable[[], str],
         max_attempts: int,
         attempt_timeout_s: float,
         task_timeout_s: float = 0.0,
         history: Iterable[Fact] = (),
     ) -> None:
+        self._new_session_id = new_session_id
         self._max_attempts = max_attempts
         self._attempt_timeout_s = attempt_timeout_s
         self._task_timeout_s = task_timeout_s
@@ -72,9 +67,9 @@ class Scheduler:
         self._live_on: dict[str, LiveAttempt] = {}  # by agent
         self._timers = Timers()  # a live attempt's deadline, or the end of a back-off
         self._task_deadline: float | None = None
-        self._stop: _Stop | None = None
+        self._stop: Stop | None = None
         self._has_begun = False
-        self._is_finished = False
+        self._is_over = False
         self._last_loss = ""  # of an agent that was retired
         self._commands: list[Command] = []
         self._began_at = self._now = 0.0
@@ -85,9 +80,9 @@ class Scheduler:
         return self._progress.statuses
 
     @property
-    def is_finished(self) -> bool:
-        """Whether ``FinishTask`` was given; nothing follows it."""
-        return self._is_finished
+    def is_over(self) -> bool:
+        """Whether ``FinishTask`` or ``SuspendTask`` was given; nothing follows it."""
+        return self._is_over
 
     @property
     def live_attempts(self) -> list[StartAttempt]:
@@ -104,17 +99,25 @@ class Scheduler:
 
     def next_wakeup(self) -> float | None:
         """When the next ``Tick`` is due, if time alone can change anything."""
-        if self._is_finished:
+        if self._is_over:
             return None
         due = [self._timers.next_due(), None if self._stop else self._task_deadline]
         return min((at for at in due if at is not None), default=None)
 
-    def handle(self, event: SchedulerInput, now: float) -> list[Command]:
+    def handle(
+        self,
+        event: SchedulerInput,
+        now: float,
+        *,
+        left: AttemptFinished | None = None,
+    ) -> list[Command]:
         """Take in an event at ``now``, in monotonic seconds; what to do, in order.
 
-        A result of anything but a live attempt changes nothing.
+        With an ``AgentLost``, ``left`` is what the agent's attempt came to by the files
+        that it left; None is that it failed. A result of anything but a live attempt
+        changes nothing, and is recorded as such, once.
         """
-        if self._is_finished:
+        if self._is_over:
             return []
         commands: list[Command] = []
         self._commands = commands
@@ -127,17 +130,17 @@ class Scheduler:
             case AgentReady():
                 self._agent_ready(event)
             case AgentLost():
-                self._agent_lost(event)
+                self._agent_lost(event, left)
             case Tick():
                 self._tick()
             case CancelRequested():
-                self._stop_all(_Stop(FailureKind.CANCELLED, event.reason))
+                self._stop_all(Stop(FailureKind.CANCELLED, event.reason))
             case _:
                 assert_never(event)
-        while match := self._matcher.next_match():
+        while not self._is_over and (match := self._matcher.next_match()):
             self._start(*match)
-        if not self._progress.unfinished:
-            self._finish_task()
+        if not self._is_over and not self._progress.unfinished:
+            self._end_run(finish(self._progress, self._stop))
         return commands
 
     def _begin(self) -> None:
@@ -171,7 +174,7 @@ class Scheduler:
         if agent_id not in self._live_on:
             self._matcher.free(agent_id)
 
-    def _agent_lost(self, event: AgentLost) -> None:
+    def _agent_lost(self, event: AgentLost, left: AttemptFinished | None) -> None:
         agent_id = event.agent_id
         if self._matcher.is_retired(agent_id):
             return
@@ -183,19 +186,25 @@ class Scheduler:
             self._last_loss = event.error.partition("\n")[0]
         live = self._live_on.get(agent_id)
         if live is not None and not live.is_inherited:
-            self._end(live, live.lost(event.error, self._now))
-        if event.retired:
+            if left is None or not live.is_meant_by(left):
+                left = live.lost(event.error, self._now)
+            self._end(live, left)
+        if event.retired and not self._is_over:
             self._fail_unfit()
 
     def _attempt_finished(self, event: AttemptFinished) -> None:
         live = self._live.get(event.subtask_id)
         if live is not None and live.is_meant_by(event):
             self._end(live, event)
+            return
+        node = self._progress.nodes.get(event.subtask_id)
+        if node is not None and (ignored := node.ignoring(event)):
+            self._record(ignored)
 
     def _tick(self) -> None:
         if self._task_deadline is not None and self._task_deadline <= self._now:
             reason = f"the task took longer than {self._task_timeout_s:g} s"
-            self._stop_all(_Stop(FailureKind.DEADLINE, reason))
+            self._stop_all(Stop(FailureKind.DEADLINE, reason))
         for subtask_id in self._timers.pop_due(self._now):
             if live := self._live.get(subtask_id):
                 reason = f"the attempt took longer than {self._attempt_timeout_s:g} s"
@@ -203,7 +212,7 @@ class Scheduler:
             else:
                 self._push(self._progress.nodes[subtask_id])
 
-    def _stop_all(self, stop: _Stop) -> None:
+    def _stop_all(self, stop: Stop) -> None:
         """End the task early: what waits is cancelled, what runs is stopped."""
         if self._stop is not None:
             return
@@ -225,12 +234,11 @@ class Scheduler:
         )
 
     def _start(self, subtask_id: str, agent_id: str) -> None:
-        attempt = self._progress.nodes[subtask_id].attempts + 1
-        self._record(
-            AttemptStarted(subtask_id=subtask_id, attempt=attempt, agent_id=agent_id)
-        )
-        self._commands.append(StartAttempt(subtask_id, attempt, agent_id))
-        self._go_live(LiveAttempt(subtask_id, attempt, agent_id, self._now))
+        node = self._progress.nodes[subtask_id]
+        fact = node.next_attempt(agent_id, self._new_session_id)
+        self._record(fact)
+        self._commands.append(StartAttempt(subtask_id, fact.attempt, agent_id))
+        self._go_live(LiveAttempt(subtask_id, fact.attempt, agent_id, self._now))
 
     def _go_live(self, live: LiveAttempt) -> None:
         self._live[live.subtask_id] = live
@@ -248,12 +256,15 @@ class Scheduler:
         event = live.judge(
             event,
             failures=node.failures,
+            losses=node.losses,
             max_attempts=self._max_attempts,
             may_retry=self._stop is None and self._matcher.can_run(node.id),
         )
         self._record(event)
         if event.status is Status.COMPLETED:
             self._finish(node, event.status)
+        elif event.failure is FailureKind.AUTHENTICATION:
+            self._end_run(refused(event.error))
         elif event.retry_in_s is None:
             unfit = self._stop is None and not self._matcher.can_run(node.id)
             error = self._unfit_error(node) if unfit else event.error
@@ -306,17 +317,9 @@ class Scheduler:
             )
         )
 
-    def _finish_task(self) -> None:
-        self._is_finished = True
-        stop = self._stop
-        if self._progress.all_completed:
-            self._commands.append(FinishTask(Status.COMPLETED, None))
-        elif stop is not None and stop.kind is FailureKind.CANCELLED:
-            self._commands.append(FinishTask(Status.CANCELLED, stop.reason))
-        else:
-            summary = self._progress.failure_summary()
-            error = f"{stop.reason}; {summary}" if stop else summary
-            self._commands.append(FinishTask(Status.FAILED, error))
+    def _end_run(self, command: FinishTask | SuspendTask) -> None:
+        self._is_over = True
+        self._commands.append(command)
 
     def _is_pending(self, node: Node) -> bool:
         return self._progress.statuses[node.id] is Status.PENDING
@@ -339,6 +342,8 @@ class Scheduler:
         for live in self._live.values():
             assert self.statuses[live.subtask_id] is Status.IN_PROGRESS
             assert (live.subtask_id in self._timers) == (live.stopped_for is None)
+        if self._is_over:
+            return  # where the task is suspended, what could start does not
         waiting = set()
         for node in self._progress.nodes.values():
             if self._has_begun and self._is_pending(node) and not node.waits_for:

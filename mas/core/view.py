@@ -5,7 +5,7 @@ run, or from the journal first and the live run after it: a fact that was seen a
 changes nothing, nor does what a superseded attempt still says. It never fails.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, assert_never
 
@@ -74,20 +74,17 @@ class RunView:
         self.counts = dict.fromkeys(State, 0)
         """How many subtasks are in each state."""
         self._dependents: dict[str, list[SubtaskView]] = {}
+        self._open: dict[str, SubtaskView] = {}  # their attempt has not ended
         self._spent = Usage()
         self._seq = 0
-        self._worked_s = 0.0
-        self._working_since: datetime | None = None
+        self._worked = timedelta()
+        self._working_at: datetime | None = None
+        """The time of the last fact, while the task is worked on."""
 
     @property
     def usage(self) -> Usage:
         """What the task has taken, planning and live attempts included."""
-        total = self._spent
-        if self.counts[State.RUNNING]:
-            for subtask in self.subtasks.values():
-                if subtask.state is State.RUNNING:
-                    total += subtask.spending
-        return total
+        return sum((row.spending for row in self._open.values()), start=self._spent)
 
     @property
     def files(self) -> list[str]:
@@ -100,11 +97,14 @@ class RunView:
         return {key: _STATUSES[view.state] for key, view in self.subtasks.items()}
 
     def elapsed_s(self, now: datetime) -> float:
-        """How long the task has been worked on, without the time it was suspended."""
-        if self._working_since is None:
-            return self._worked_s
-        since = (now - self._working_since).total_seconds()
-        return self._worked_s + max(0.0, since)
+        """How long the task has been worked on, without the time when nobody did.
+
+        A clock that is set back meanwhile takes nothing off it.
+        """
+        worked = self._worked
+        if self._working_at is not None:
+            worked += max(timedelta(), now - self._working_at)
+        return worked.total_seconds()
 
     def last(self, subtask: SubtaskView, now: datetime) -> str:
         """What ``subtask`` did last, or why it does not go on."""
@@ -158,7 +158,15 @@ class RunView:
             if recorded.seq <= self._seq:
                 return
             self._seq = recorded.seq
+            self._pass_time(recorded)
         self._fold(recorded.event, recorded.at)
+
+    def _pass_time(self, recorded: Recorded) -> None:
+        """Work was done since the last fact, unless another run begins with this."""
+        if self._working_at is None or isinstance(recorded.event, TaskResumed):
+            return
+        self._worked += max(timedelta(), recorded.at - self._working_at)
+        self._working_at = recorded.at
 
     def _fold(self, event: Event, at: datetime) -> None:
         match event:
@@ -169,6 +177,7 @@ class RunView:
                 self._begin(at)
                 self._take_plan(event)
             case TaskResumed():
+                self._break_off()  # the former run may have been killed
                 self._begin(at)
             case AgentReady():
                 self._begin(at)
@@ -181,10 +190,11 @@ class RunView:
                 self._begin(at)
                 self._start_attempt(event, at)
             case AttemptProgress():
-                if subtask := self._live(event):
+                subtask = self._open_attempt(event)
+                if subtask and subtask.state is State.RUNNING:
                     subtask.progress(event)
             case AttemptFinished():
-                if subtask := self._live(event):
+                if subtask := self._open_attempt(event):
                     self._finish_attempt(subtask, event, at)
             case SubtaskFinished():
                 self._finish_subtask(event, at)
@@ -194,13 +204,12 @@ class RunView:
                 self._begin(at)
                 self.waiting, self.waiting_since = event.reason or None, at
             case TaskSuspended():
+                self._break_off()
                 self.suspended = event
-                self.agents.clear()
-                self._end(at)
             case TaskFinished():
                 self.status, self.error = event.status, event.error
                 self.result = event.result
-                self._end(at)
+                self._end()
             case _:
                 assert_never(event)
 
@@ -208,19 +217,27 @@ class RunView:
         """The task is being worked on from now on, again if it was suspended."""
         self.started_at = self.started_at or at
         self.suspended = None
-        if self._working_since is None:
-            self._working_since = at
+        if self._working_at is None:
+            self._working_at = at
         if self.status is Status.PENDING:
             self.status = Status.IN_PROGRESS
 
-    def _end(self, at: datetime) -> None:
-        """Nobody works on the task from now on, whatever was said before."""
-        self._worked_s = self.elapsed_s(at)
-        self._working_since = None
-        self.waiting = None
+    def _break_off(self) -> None:
+        """Its agents are gone; somebody may go on with the task later."""
+        self._end()
+        self.agents.clear()
         for subtask in self.subtasks.values():
+            subtask.retry_at = None  # whoever goes on tries again at once
+
+    def _end(self) -> None:
+        """Nobody works on the task since the last fact, whatever was said before."""
+        last, self._working_at = self._working_at, None
+        self.waiting = None
+        if last is None:
+            return
+        for subtask in self._open.values():
             if subtask.state is State.RUNNING:
-                self._spent += subtask.close(at)
+                subtask.cut_off(last)
                 self._move(subtask, None)
 
     def _lose_agent(self, event: AgentLost) -> None:
@@ -259,23 +276,34 @@ class RunView:
         if subtask is None or event.attempt <= subtask.attempt:
             return
         self.waiting = None
-        self._spent += subtask.close(at)
+        self._close(subtask, at)
+        self._open[subtask.id] = subtask
         subtask.start(event, at)
         self._move(subtask, State.RUNNING)
 
-    def _live(self, event: AttemptProgress | AttemptFinished) -> SubtaskView | None:
-        subtask = self.subtasks.get(event.subtask_id)
-        return subtask if subtask and subtask.is_live(event.attempt) else None
+    def _open_attempt(
+        self, event: AttemptProgress | AttemptFinished
+    ) -> SubtaskView | None:
+        subtask = self._open.get(event.subtask_id)
+        return subtask if subtask and subtask.attempt == event.attempt else None
+
+    def _close(self, subtask: SubtaskView, at: datetime) -> None:
+        """Nothing more comes of its latest attempt."""
+        self._open.pop(subtask.id, None)
+        self._spent += subtask.close(at)
 
     def _finish_attempt(
         self, subtask: SubtaskView, event: AttemptFinished, at: datetime
     ) -> None:
         self.waiting = None
+        del self._open[subtask.id]
         self._spent += subtask.finish(event, at)
         if subtask.retry_at is not None:
             self._move(subtask, State.RETRY)
         elif event.status is Status.CANCELLED:
             self._move(subtask, None)
+        else:  # until it is said what follows, also where it was cut off before
+            self._move(subtask, State.RUNNING)
 
     def _finish_subtask(self, event: SubtaskFinished, at: datetime) -> None:
         subtask = self.subtasks.get(event.subtask_id)
@@ -283,7 +311,7 @@ class RunView:
         if subtask is None or state is None:
             return
         self.waiting = None
-        self._spent += subtask.close(at)
+        self._close(subtask, at)
         subtask.agent_id = event.agent_id or subtask.agent_id
         subtask.error = event.error or subtask.error
         subtask.finished_at = at

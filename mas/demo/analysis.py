@@ -8,7 +8,7 @@ from mas.testing import Request
 
 ROLES_KEY = "column_roles"
 PAIRS_KEY = "strongest_pairs"
-_PAIRS_SHARED = 10
+PAIRS_SHARED = 10
 
 
 def profile(request: Request) -> Dialogue:
@@ -93,7 +93,7 @@ def correlation(request: Request) -> Dialogue:
     )
     pairs = found["pairs"]
     words = "I share the strongest pairs, for the chart."
-    yield from dialogue.share(words, PAIRS_KEY, pairs[:_PAIRS_SHARED])
+    yield from dialogue.share(words, PAIRS_KEY, pairs[:PAIRS_SHARED])
     summary = "No two numeric columns can be compared."
     if pairs:
         first = pairs[0]

@@ -52,18 +52,20 @@ def conversation(key: str, dialogue: Callable[[Request], Dialogue]) -> Conversat
 
 
 def _turn(dialogue: Callable[[Request], Dialogue], request: Request) -> Turn:
-    rounds = list(tool_rounds(request.messages))
+    rounds = tool_rounds(request)
     play = _honest(dialogue(request), request)
     try:
         blocks = next(play)
         for results in rounds:
-            blocks = play.send(results)
+            # An answer that was cut behind its first call is given again, whole.
+            if len(results) == sum(block["type"] == "tool_use" for block in blocks):
+                blocks = play.send(results)
     except StopIteration as ended:
-        if request.turn > len(rounds):
+        blocks = [text(ended.value)]
+        if any(_said(answer) == ended.value for answer in request.answers):
             raise ScriptError(
                 f"the dialogue is over, and this came: {request.last_user_text[:200]!r}"
             ) from None
-        blocks = [text(ended.value)]
     return Turn(blocks, usage=NOTHING_USED, tokens_per_second=_pace(blocks))
 
 
@@ -73,25 +75,28 @@ def _pace(blocks: Sequence[Block]) -> float | None:
     return TOKENS_PER_SECOND if size < MAX_PACED_CHARS else None
 
 
-def tool_rounds(messages: Sequence[dict[str, Any]]) -> Iterator[list[ToolResult]]:
+def tool_rounds(request: Request) -> Iterator[list[ToolResult]]:
     """Return for each answer that called tools their results, in the order of calls."""
     results = {
         block["tool_use_id"]: _result(block)
-        for message in messages
+        for message in request.messages
         for block in _blocks(message)
         if block.get("type") == "tool_result"
     }
-    for message in messages:
-        if message["role"] == "assistant":
-            blocks = _blocks(message)
-            calls = [block["id"] for block in blocks if block.get("type") == "tool_use"]
-            if calls:
-                yield [results[call] for call in calls]
+    for answer in request.answers:
+        blocks = _blocks(answer)
+        calls = [block["id"] for block in blocks if block.get("type") == "tool_use"]
+        if calls:
+            yield [results[call] for call in calls]
+
+
+def _said(answer: dict[str, Any]) -> str:
+    return "".join(str(block.get("text", "")) for block in _blocks(answer))
 
 
 def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
     content = message["content"]
-    return content if isinstance(content, list) else []
+    return content if isinstance(content, list) else [text(content)]
 
 
 def _result(block: dict[str, Any]) -> ToolResult:

@@ -39,6 +39,9 @@ def load(request: Request) -> Dialogue:
     table = sql_name(PurePath(read["file"]).stem) or "rows"
     yield from dialogue.query("I make the table anew.", sql.drop(table))
     yield from dialogue.query("Its columns.", sql.create(table, columns))
+    yield from dialogue.query(
+        "The rows come in parts; what is in is noted.", sql.create_parts(table)
+    )
     yield from _insert(sql.insert(table, columns), typed["chunks"])
     [counted] = yield from dialogue.query(
         "All is sent. PostgreSQL must count the same.", sql.count(table)
@@ -74,11 +77,11 @@ def _insert(statement: str, chunks: int) -> Step[None]:
     for number in range(2, chunks + 1):
         _, rows = yield from dialogue.calls(
             f"Part {number - 1} of {chunks} goes into the table.",
-            dialogue.query_block(statement, _checked(rows)),
+            dialogue.query_block(statement, _checked(rows), number - 1),
             tool_use("Bash", command=_show(number)),
         )
     words = "The last rows go into the table."
-    yield from dialogue.query(words, statement, _checked(rows))
+    yield from dialogue.query(words, statement, _checked(rows), chunks)
 
 
 def _show(number: int) -> str:

@@ -3,7 +3,7 @@
 import json
 
 from mas.demo import dialogue, roles
-from mas.demo.analysis import PAIRS_KEY, ROLES_KEY
+from mas.demo.analysis import PAIRS_KEY, PAIRS_SHARED, ROLES_KEY
 from mas.demo.dialogue import Dialogue
 from mas.testing import Request
 
@@ -14,8 +14,9 @@ def chart(request: Request) -> Dialogue:
     chosen = yield from dialogue.shared(
         "Which columns did the profile choose?", ROLES_KEY, otherwise=results["profile"]
     )
+    found = results["correlation"]["pairs"][:PAIRS_SHARED]
     pairs = yield from dialogue.shared(
-        "And which go together?", PAIRS_KEY, otherwise=results["correlation"]["pairs"]
+        "And which go together?", PAIRS_KEY, otherwise=found
     )
     columns = results["load"]["columns"]
     measures = chosen["measures"]

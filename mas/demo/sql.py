@@ -23,28 +23,41 @@ def literal(text: str) -> str:
 
 
 def drop(table: str) -> str:
-    return f"DROP TABLE IF EXISTS {quoted(table)}"
+    return f"DROP TABLE IF EXISTS {quoted(table)}, {_parts(table)}"
 
 
 def create(table: str, columns: Iterable[Column]) -> str:
     fields = ",\n".join(
         f"  {quoted(column['name'])} {column['type']}" for column in columns
     )
-    return f"CREATE TABLE {quoted(table)} (\n{fields}\n)"
+    return f"CREATE TABLE IF NOT EXISTS {quoted(table)} (\n{fields}\n)"
+
+
+def create_parts(table: str) -> str:
+    """A table of the parts whose rows are in ``table``."""
+    return f"CREATE TABLE IF NOT EXISTS {_parts(table)} (number integer PRIMARY KEY)"
 
 
 def insert(table: str, columns: Iterable[Column]) -> str:
-    """One parameter: the rows as JSON, an array of arrays.
+    """Two parameters: the rows as JSON, an array of arrays; and which part they are.
 
-    As json, not jsonb: that one turns numbers into numeric on the way.
+    A part that is there already is not inserted again. As json, not jsonb: that one
+    turns numbers into numeric on the way.
     """
     fields = ",\n".join(
         f"  (row->>{at})::{column['type']}" for at, column in enumerate(columns)
     )
     return (
+        f"WITH fresh AS (\n  INSERT INTO {_parts(table)} VALUES ($2)\n"
+        "  ON CONFLICT DO NOTHING RETURNING number\n)\n"
         f"INSERT INTO {quoted(table)}\nSELECT\n{fields}\n"
-        "FROM json_array_elements($1::text::json) AS row"
+        "FROM fresh, json_array_elements($1::text::json) AS row"
     )
+
+
+def _parts(table: str) -> str:
+    # No table of a file has a blank in its name.
+    return quoted(f"parts of {table}")
 
 
 def count(table: str) -> str:

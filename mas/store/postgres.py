@@ -13,20 +13,29 @@ import anyio
 import asyncpg
 
 from mas.core.events import Recorded
-from mas.errors import NotReadyError, StoreError
-from mas.model import LogRecord, Task
+from mas.errors import UsageError
+from mas.model import LogRecord, Status, Task
 from mas.store import statements
 from mas.store.address import Address
 from mas.store.migrations import migrate
+from mas.store.news import look_until
+from mas.store.outage import OnOutage, Outage, Revive
 from mas.store.reader import TaskReader
-from mas.store.sql import ConnectionLostError, QueryError, one_line
+from mas.store.sql import (
+    Connection,
+    ConnectionLostError,
+    QueryError,
+    UnreachableError,
+    one_line,
+)
 from mas.store.writer import TaskWriter
 
 _T = TypeVar("_T")
 
 _STATEMENT_TIMEOUT_S = 30
 _CLOSE_TIMEOUT_S = 2
-_RETRY_EVERY_S = 0.05
+_TRY_TIMEOUT_S = 5
+"""For one try to connect again: a server may take the call and say nothing."""
 _REASON_LENGTH = 300
 _SESSION = {
     "jit": "off",  # compiling costs more than any statement here takes
@@ -43,6 +52,20 @@ _ASYNCPG_ERRORS = (
 )
 
 
+class _Notices:
+    """Wakes whoever waits, when it is rung."""
+
+    def __init__(self) -> None:
+        self._rung = anyio.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    async def wait(self) -> None:
+        await self._rung.wait()
+        self._rung = anyio.Event()
+
+
 class Session:
     """One connection to PostgreSQL, with a deadline on every wait."""
 
@@ -54,7 +77,7 @@ class Session:
     async def open(
         cls, address: Address, *, timeout_s: float, name: str = "mas"
     ) -> "Session":
-        """Connect; NotReadyError with the place and the reason where that fails."""
+        """Connect; UnreachableError with the place and the reason if that fails."""
         try:
             with anyio.fail_after(timeout_s):
                 raw = await asyncpg.connect(
@@ -64,7 +87,7 @@ class Session:
                     server_settings=_SESSION | {"application_name": name},
                 )
         except (*_ASYNCPG_ERRORS, OSError, EOFError, ValueError) as error:
-            raise _not_ready(address, error, timeout_s) from error
+            raise _unreachable(address, error, timeout_s) from error
         return cls(raw, address)
 
     async def fetch(self, query: str, *arguments: object) -> list[Any]:
@@ -96,7 +119,25 @@ class Session:
                 self._raw.terminate()
                 raise
 
+    async def listen(self, channel: str, payload: str) -> _Notices:
+        """Hear from now on whenever ``payload`` is announced on ``channel``."""
+        notices = _Notices()
+
+        def hear(raw: object, pid: int, channel: str, announced: str) -> None:
+            if announced == payload:
+                notices.ring()
+
+        with self._translated():
+            self._raw.add_termination_listener(lambda raw: notices.ring())
+            await self._raw.add_listener(channel, hear)
+        return notices
+
+    def abandon(self) -> None:
+        """End the session without a word; what waits for an answer loses it."""
+        self._raw.terminate()
+
     async def close(self) -> None:
+        """End the session, within seconds."""
         with anyio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
             try:
                 await self._raw.close(timeout=_CLOSE_TIMEOUT_S)
@@ -111,18 +152,19 @@ class Session:
         except TimeoutError as error:
             # Neither answered nor refused: nothing on this connection can be relied on.
             self._raw.terminate()
-            raise self._lost(f"no answer within {_STATEMENT_TIMEOUT_S} s") from error
+            raise self.lost(f"no answer within {_STATEMENT_TIMEOUT_S} s") from error
         except (*_ASYNCPG_ERRORS, OSError) as error:
             code = str(getattr(error, "sqlstate", None) or "")
             if self._raw.is_closed() or code[:2] == "08" or code[:3] == "57P":
                 self._raw.terminate()
-                raise self._lost(_reason(error)) from error
+                raise self.lost(_reason(error)) from error
             raise _refusal(error, code) from error
 
-    def _lost(self, reason: str) -> ConnectionLostError:
+    def lost(self, reason: str) -> ConnectionLostError:
         return ConnectionLostError(
             f"the connection to PostgreSQL at {self._address.where} is lost: {reason}",
             hint="see whether the server runs; what was finished is kept",
+            reason=reason,
         )
 
 
@@ -130,24 +172,39 @@ class TaskStore(TaskReader):
     """The supervisor's tables, over one connection that it keeps.
 
     It holds a task by an advisory lock on that connection: who dies, holds nothing.
-    A lost connection is opened again, within the time that ``connect`` was given, and
-    each task held before is held again, unless somebody else took it.
+    A lost connection is opened again, for as long as ``connect`` was told to try, and
+    each task held before is held again, unless somebody else took it. Operations wait
+    their turn meanwhile, and then are done in that order.
     """
 
     def __init__(
-        self, session: Session, address: Address, name: str, timeout_s: float
+        self, session: Session, address: Address, name: str, outage: Outage
     ) -> None:
         super().__init__(self._read)
         self._session = session
         self._address = address
         self._name = name
-        self._timeout_s = timeout_s
+        self._outage = outage
         self._writer = TaskWriter(session)
         self._turn = anyio.Lock(fast_acquire=True)
 
     @classmethod
-    async def connect(cls, dsn: str, *, timeout_s: float = 10) -> "TaskStore":
-        """Connect and bring the tables up to date, or raise NotReadyError."""
+    async def connect(
+        cls,
+        dsn: str,
+        *,
+        timeout_s: float = 10,
+        outage_timeout_s: float = 10,
+        on_outage: OnOutage | None = None,
+        revive: Revive | None = None,
+    ) -> "TaskStore":
+        """Connect and bring the tables up to date, or raise NotReadyError.
+
+        Later, a server that is away or does not answer is waited for as long as
+        ``outage_timeout_s``; then OutageError. ``revive`` is called before each try to
+        connect again. ``on_outage`` hears what is waited for, once it takes a moment,
+        and None when it is back.
+        """
         address = Address.parse(dsn)
         name = f"mas {secrets.token_hex(8)}"
         session = await Session.open(address, timeout_s=timeout_s, name=name)
@@ -156,7 +213,17 @@ class TaskStore(TaskReader):
         except BaseException:
             await session.close()
             raise
-        return cls(session, address, name, timeout_s)
+        outage = Outage(
+            address.where, outage_timeout_s, on_outage=on_outage, revive=revive
+        )
+        return cls(session, address, name, outage)
+
+    def limit_outage(self, timeout_s: float) -> None:
+        """Wait no longer than this for a server that is away, from now on.
+
+        That holds for what is waited for at this moment too.
+        """
+        self._outage.limit(timeout_s, lambda: self._session.abandon())
 
     async def close(self) -> None:
         """Let go of everything that is held and close the connection."""
@@ -183,10 +250,43 @@ class TaskStore(TaskReader):
         if batch:
             await self._lasting(lambda: self._writer.commit(task_id, epoch, batch))
 
+    async def request_cancel(self, task_id: str, reason: str) -> None:
+        """Ask the task's owner, another process, to end it as cancelled.
+
+        Meant for a task with an owner: who takes it later does not see the request.
+        """
+        await self._lasting(lambda: self._writer.request_cancel(task_id, reason))
+
+    async def wait_until_finished(
+        self, task_id: str, timeout_s: float
+    ) -> Status | None:
+        """The task's final status as soon as it has one; None when the time is up."""
+
+        async def connect() -> Session:
+            return await Session.open(
+                self._address, timeout_s=_TRY_TIMEOUT_S, name=f"{self._name} waits"
+            )
+
+        async def look(connection: Connection) -> Status | None:
+            rows = await connection.fetch(statements.STATUS, task_id)
+            if not rows:
+                raise UsageError(f"there is no task {task_id!r}")
+            status = Status(rows[0]["status"])
+            return status if status.is_final else None
+
+        with anyio.move_on_after(timeout_s):
+            channel = statements.FINISHED_CHANNEL
+            return await look_until(connect, channel, task_id, look)
+        return None
+
     async def write_logs(self, rows: Sequence[LogRecord]) -> None:
         """Add to what is logged. A crash of the server may lose the last moment's."""
         if rows:
             await self._lasting(lambda: self._writer.log(rows))
+
+    async def outlast(self, operation: Callable[[], Awaitable[_T]]) -> _T:
+        """Do something else with this server, again after an outage of it."""
+        return await self._lasting(operation)
 
     async def _read(self, query: str, *arguments: object) -> list[Any]:
         return await self._lasting(lambda: self._session.fetch(query, *arguments))
@@ -194,43 +294,28 @@ class TaskStore(TaskReader):
     async def _lasting(self, operation: Callable[[], Awaitable[_T]]) -> _T:
         """Do it when the connection is free; again on another one if that is lost."""
         async with self._turn:
-            try:
-                return await operation()
-            except ConnectionLostError:
-                await self._reconnect()
-                return await operation()
+            return await self._outage.survive(operation, self._reconnect)
 
     async def _reconnect(self) -> None:
-        await self._session.close()
-        self._session = await self._open_again()
-        # The old session may live on at the server's end, with its locks.
-        await self._session.fetch(statements.END_SESSION, self._name)
-        await self._writer.move(self._session)
-
-    async def _open_again(self) -> Session:
-        deadline = anyio.current_time() + self._timeout_s
-        while True:
-            left_s = max(deadline - anyio.current_time(), _RETRY_EVERY_S)
-            try:
-                return await Session.open(
-                    self._address, timeout_s=left_s, name=self._name
-                )
-            except NotReadyError as error:
-                if anyio.current_time() >= deadline:
-                    raise _gone(self._address, self._timeout_s, error) from error
-            await anyio.sleep(_RETRY_EVERY_S)  # a restarting server announces nothing
+        self._session.abandon()
+        session = await Session.open(
+            self._address, timeout_s=_TRY_TIMEOUT_S, name=self._name
+        )
+        try:
+            # The old session may live on at the server's end, with its locks.
+            for row in await session.fetch(statements.END_SESSION, self._name):
+                if not row["has_ended"]:
+                    raise session.lost("its former session does not end")
+            await self._writer.move(session)
+        except BaseException:
+            session.abandon()
+            raise
+        self._session = session
 
 
-def _gone(address: Address, timeout_s: float, error: NotReadyError) -> StoreError:
-    return StoreError(
-        f"the connection to PostgreSQL at {address.where} is lost and did not come "
-        f"back within {timeout_s:g} s",
-        hint="what was finished is kept; mas doctor says whether the server runs",
-        evidence=error.message,
-    )
-
-
-def _not_ready(address: Address, error: Exception, timeout_s: float) -> NotReadyError:
+def _unreachable(
+    address: Address, error: Exception, timeout_s: float
+) -> UnreachableError:
     hint = "start it or correct [postgres] dsn; without one, mas runs its own server"
     if isinstance(error, TimeoutError):
         reason = f"no answer within {timeout_s:g} s"
@@ -240,8 +325,10 @@ def _not_ready(address: Address, error: Exception, timeout_s: float) -> NotReady
         hint = f"create it (createdb {address.database}) or correct [postgres] dsn"
     elif isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         hint = "correct user and password in [postgres] dsn, DATABASE_URL or POSTGRES_*"
-    return NotReadyError(
-        f"PostgreSQL at {address.where} cannot be used: {reason}", hint=hint
+    return UnreachableError(
+        f"PostgreSQL at {address.where} cannot be used: {reason}",
+        hint=hint,
+        reason=reason,
     )
 
 

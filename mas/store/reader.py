@@ -16,7 +16,7 @@ _CANDIDATES = 8
 # A held advisory lock shows its 64-bit key in two halves.
 _TASK: Final = f"""
     SELECT id, description, status, plan, {{result}} AS result, error,
-        created_at, updated_at, finished_at, owner, owner_epoch,
+        created_at, updated_at, finished_at, owner, owner_epoch, suspended,
         {LOCK_KEY.format("id")} IN (
             SELECT (classid::bigint << 32) | objid::bigint
             FROM pg_locks
@@ -163,6 +163,7 @@ def _task(row: Any) -> Task:
         owner=row["owner"],
         owner_epoch=row["owner_epoch"],
         owner_alive=row["owner_alive"],
+        suspended=row["suspended"],
     )
 
 

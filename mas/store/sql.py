@@ -4,11 +4,30 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from mas.errors import StoreError
+from mas.errors import NotReadyError, StoreError
+
+
+class UnreachableError(NotReadyError):
+    """PostgreSQL cannot be connected to; ``reason`` is why, without the place."""
+
+    def __init__(
+        self, message: str, *, hint: str = "", evidence: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, evidence=evidence)
+        self.reason = reason
 
 
 class ConnectionLostError(StoreError):
-    """The connection to PostgreSQL is gone; whether the last words counted is open."""
+    """The connection to PostgreSQL is gone; whether the last words counted is open.
+
+    ``reason`` is why, without the place.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", evidence: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, evidence=evidence)
+        self.reason = reason
 
 
 class QueryError(StoreError):
@@ -42,6 +61,13 @@ class QueryError(StoreError):
         return self.sqlstate == "55P03"
 
 
+class Notices(Protocol):
+    """What is announced to a session that listens."""
+
+    async def wait(self) -> None:
+        """Return when it was announced since the last call, or the session is over."""
+
+
 class Connection(Protocol):
     """One session. Raises QueryError, or ConnectionLostError when it is over."""
 
@@ -56,6 +82,16 @@ class Connection(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[None]:
         """All or nothing. It is seen through to its end, cancelled or not."""
+
+
+class Listener(Connection, Protocol):
+    """A session that can be told of things."""
+
+    async def listen(self, channel: str, payload: str) -> Notices:
+        """Hear from now on whenever ``payload`` is announced on ``channel``."""
+
+    async def close(self) -> None:
+        """End the session, within seconds."""
 
 
 def identifier(name: str) -> str:

@@ -63,19 +63,53 @@ IS_SAME_TASK: Final = """
         AND owner_epoch = 1
     """
 SET_PLAN: Final = "UPDATE tasks SET plan = $3, updated_at = $2 WHERE id = $1"
-TOUCH_TASK: Final = "UPDATE tasks SET updated_at = $2 WHERE id = $1"
-FINISH_TASK: Final = """
-    UPDATE tasks
-    SET status = $3, result = $4, error = $5, updated_at = $2, finished_at = $2
-    WHERE id = $1
+SUSPEND_TASK: Final = """
+    UPDATE tasks SET suspended = $3, updated_at = $2 WHERE id = $1
+    """
+FINISHED_CHANNEL: Final = "mas_finished"
+FINISH_TASK: Final = f"""
+    WITH finished AS (
+        UPDATE tasks
+        SET status = $3, result = $4, error = $5, updated_at = $2, finished_at = $2,
+            suspended = NULL
+        WHERE id = $1
+        RETURNING id
+    )
+    SELECT pg_notify('{FINISHED_CHANNEL}', id) FROM finished
     """
 TAKE_TASK: Final = """
     UPDATE tasks
-    SET owner = $2, owner_epoch = owner_epoch + 1, updated_at = now()
+    SET owner = $2, owner_epoch = owner_epoch + 1, updated_at = now(), suspended = NULL
     WHERE id = $1
     RETURNING owner_epoch
     """
+STATUS: Final = "SELECT status FROM tasks WHERE id = $1"
 EPOCH: Final = "SELECT owner_epoch FROM tasks WHERE id = $1"
+
+COMMANDS_CHANNEL: Final = "mas_commands"
+# One that waits already says the same; and so it can be repeated.
+REQUEST_CANCEL: Final = f"""
+    WITH asked AS (
+        INSERT INTO task_commands (task_id, command, reason)
+        SELECT $1, 'cancel', $2
+        WHERE NOT EXISTS (
+            SELECT FROM task_commands WHERE task_id = $1 AND taken_at IS NULL
+        )
+    )
+    SELECT pg_notify('{COMMANDS_CHANNEL}', $1)
+    """
+PENDING_COMMANDS: Final = """
+    SELECT id, reason FROM task_commands
+    WHERE task_id = $1 AND taken_at IS NULL
+    ORDER BY id
+    """
+MARK_TAKEN: Final = """
+    UPDATE task_commands SET taken_at = now() WHERE id = ANY ($1::bigint[])
+    """
+# Asked of an owner that is gone. Who finds no owner takes the task instead of asking.
+DROP_COMMANDS: Final = """
+    UPDATE task_commands SET taken_at = now() WHERE task_id = $1 AND taken_at IS NULL
+    """
 
 LOCK_KEY: Final = "hashtextextended({}, 7168371)"
 """A task's advisory lock. 7168371 is ``mas`` in ASCII: no other program's hash."""
@@ -83,7 +117,7 @@ LOCK: Final = f"SELECT pg_try_advisory_lock({LOCK_KEY.format('$1')})"
 UNLOCK: Final = f"SELECT pg_advisory_unlock({LOCK_KEY.format('$1')})"
 
 END_SESSION: Final = """
-    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    SELECT pg_terminate_backend(pid, 2000) AS has_ended FROM pg_stat_activity
     WHERE application_name = $1 AND pid <> pg_backend_pid()
     """
 

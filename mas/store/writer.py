@@ -55,6 +55,7 @@ class TaskWriter:
         async with self._connection.transaction():
             await self._lock(task_id)
             rows = await self._connection.fetch(statements.TAKE_TASK, task_id, owner)
+            await self._connection.execute(statements.DROP_COMMANDS, task_id)
         if not rows:
             await self._unlock(task_id)
             raise UsageError(f"there is no task {task_id!r}")
@@ -76,6 +77,11 @@ class TaskWriter:
         except OwnershipLostError:
             await self.release(task_id)
             raise
+
+    async def request_cancel(self, task_id: str, reason: str) -> None:
+        """Ask the task's owner, another process, to end it as cancelled."""
+        asked = (task_id, clean_text(reason))
+        await self._connection.execute(statements.REQUEST_CANCEL, *asked)
 
     async def log(self, records: Sequence[LogRecord]) -> None:
         await self._connection.execute(
@@ -188,8 +194,9 @@ class TaskWriter:
                 case PlanAccepted(plan=plan):
                     change = (task_id, fact.at, to_json(plan))
                     await execute(statements.SET_PLAN, *change)
-                case TaskSuspended():
-                    await execute(statements.TOUCH_TASK, task_id, fact.at)
+                case TaskSuspended(reason=reason, interrupted=interrupted):
+                    why = None if interrupted else reason
+                    await execute(statements.SUSPEND_TASK, task_id, fact.at, why)
                 case TaskFinished(status=status, result=result, error=error):
                     ending = (status.value, to_json(result), error)
                     await execute(statements.FINISH_TASK, task_id, fact.at, *ending)

@@ -15,8 +15,9 @@ from mas.core.events import (
     AttemptStarted,
     Recorded,
 )
-from mas.errors import StoreError
+from mas.errors import MasError, StoreError
 from mas.model import AgentStatus, Status
+from mas.store.outage import Revive
 from mas.store.redis import AgentBoard
 from mas.wire.messages import Heartbeat
 
@@ -29,7 +30,9 @@ _INTERVAL_S = 0.2
 class BoardWriter:
     """Keeps each agent's status and writes what changed, the latest only.
 
-    Redis down blinds mas and stops nothing: ``report`` is told, at most once a minute.
+    Redis down blinds mas and stops nothing: ``report`` is told, at most once a minute,
+    and with the next heartbeats every status is published again, whole. ``revive`` is
+    called where it is mas that has to bring Redis back.
     """
 
     def __init__(
@@ -39,11 +42,13 @@ class BoardWriter:
         *,
         ttl_s: float,
         report: Callable[[str], None],
+        revive: Revive | None = None,
     ) -> None:
         self._board = board
         self._supervisor_id = supervisor_id
         self._ttl_s = ttl_s
         self._report = report
+        self._revive = revive
         self._reported_at = -_REPORT_EVERY_S
         self._statuses: dict[str, AgentStatus] = {}
         self._completed: dict[str, int] = {}
@@ -103,16 +108,12 @@ class BoardWriter:
             changed, self._changed = self._changed, {}
             progress, self._progress = self._progress, []
             try:
-                for agent_id, gone in changed.items():
-                    if gone:
-                        await self._board.remove(self._supervisor_id, agent_id)
-                    elif status := self._statuses.get(agent_id):
-                        await self._board.publish(status, self._ttl_s)
-                for recorded in progress:
-                    payload = msgspec.json.encode(recorded.to_json())
-                    await self._board.publish_progress(recorded.task_id, payload)
+                await self._publish(changed, progress)
             except StoreError as error:
+                # Not woken for these: the next heartbeat brings them along.
+                self._changed = changed | self._changed
                 self._report_once(error)
+                await self._bring_back()
             await anyio.sleep(_INTERVAL_S)
 
     async def remove_all(self) -> None:
@@ -123,7 +124,26 @@ class BoardWriter:
         except StoreError as error:
             self._report_once(error)
 
-    def _report_once(self, error: StoreError) -> None:
+    async def _publish(
+        self, changed: dict[str, bool], progress: list[Recorded]
+    ) -> None:
+        for agent_id, gone in changed.items():
+            if gone:
+                await self._board.remove(self._supervisor_id, agent_id)
+            elif status := self._statuses.get(agent_id):
+                await self._board.publish(status, self._ttl_s)
+        for recorded in progress:
+            payload = msgspec.json.encode(recorded.to_json())
+            await self._board.publish_progress(recorded.task_id, payload)
+
+    async def _bring_back(self) -> None:
+        if self._revive is not None:
+            try:
+                await self._revive()
+            except MasError as error:
+                self._report_once(error)
+
+    def _report_once(self, error: MasError) -> None:
         now = anyio.current_time()
         if now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now

@@ -8,18 +8,18 @@ the commit sets the pace, without a timer.
 
 import math
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskGroup
-from msgspec import structs
+from msgspec import Struct
 
 from mas.core.events import (
+    AgentLost,
     AttemptFinished,
     AttemptProgress,
     AttemptStarted,
@@ -32,51 +32,66 @@ from mas.core.events import (
     SchedulerInput,
     StartAttempt,
     StopAttempt,
+    SuspendTask,
     TaskFinished,
     Tick,
 )
-from mas.core.result import aggregate, check_result, inside_output
 from mas.core.scheduler import Scheduler
 from mas.errors import ProtocolError
-from mas.model import FailureKind, Plan, Status
-from mas.supervisor.folder import INPUTS_FOLDER
+from mas.model import FailureKind, Plan, Usage
 from mas.supervisor.journal import Journal
 from mas.supervisor.pool import AgentPool
+from mas.supervisor.results import CutOff, Results
 from mas.wire import messages
+
+_OWNER_GONE = "its supervisor was gone before it ended"
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """The task as its attempts need it."""
+
+    task_id: str
+    description: str
+    plan: Plan
+    folder: Path
+    """Absolute; each subtask's workspace is below it."""
+    inputs_dir: Path | None
+    """The copies of the user's files."""
+    database_schema: str
 
 
 @dataclass
 class _LiveAttempt:
-    session_id: str
-    started_at: float = field(default_factory=time.monotonic)
+    started: AttemptStarted
+    sent_at: float = field(default_factory=time.monotonic)
     ended: anyio.Event = field(default_factory=anyio.Event)
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def execution_time(self) -> float:
+        return time.monotonic() - self.sent_at
 
 
 class Engine:
-    """Runs one task's plan on the pool's agents until it is finished or stopped."""
+    """Runs one task's plan on the pool's agents until it is finished or stopped.
+
+    With ``history``, the facts that are recorded already, it goes on where they end;
+    the scheduler must know them too.
+    """
 
     def __init__(
         self,
+        job: Job,
         *,
-        task_id: str,
-        description: str,
-        plan: Plan,
-        folder: Path,
-        database_schema: str,
-        has_inputs: bool,
         scheduler: Scheduler,
         journal: Journal,
         pool: AgentPool,
         show: Callable[[Recorded], None],
         stop_grace_s: float,
+        history: Iterable[Recorded] = (),
     ) -> None:
-        self._task_id = task_id
-        self._description = description
-        self._plan = plan
-        self._subtasks = {subtask.id: subtask for subtask in plan.subtasks}
-        self._folder = folder
-        self._database_schema = database_schema
-        self._has_inputs = has_inputs
+        self._job = job
+        self._subtasks = {subtask.id: subtask for subtask in job.plan.subtasks}
         self._scheduler = scheduler
         self._journal = journal
         self._pool = pool
@@ -88,9 +103,10 @@ class Engine:
         self._queued: list[Command] = []
         self._wake_writer = anyio.Event()
         self._live: dict[tuple[str, int], _LiveAttempt] = {}
-        self._outputs: dict[str, dict[str, Any]] = {}
-        self._failures: dict[str, list[messages.PreviousAttempt]] = {}
+        self._results = Results(job.plan, job.folder)
+        self._cut_off = self._recall(history)
         self._finished: TaskFinished | None = None
+        self._suspended: SuspendTask | None = None
 
     @property
     def finished(self) -> TaskFinished | None:
@@ -107,6 +123,9 @@ class Engine:
     def received(self, agent_id: str, message: messages.FromAgent) -> None:
         """An agent said how an attempt goes or how it ended."""
         if isinstance(message, messages.Progress):
+            live = self._live.get((message.subtask_id, message.attempt))
+            if live and message.usage:
+                live.usage = message.usage
             self._show_now(
                 AttemptProgress(
                     subtask_id=message.subtask_id,
@@ -121,25 +140,31 @@ class Engine:
         elif isinstance(message, messages.AttemptDone):
             self.feed(self._judged(agent_id, message))
 
-    async def run(self) -> TaskFinished:
-        """Return when the task is finished and that fact is durable."""
+    async def run(self) -> TaskFinished | SuspendTask:
+        """Return when the task is finished, and that durable, or cannot go on now."""
         with self._inputs, self._push:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write, tasks)
                 await self._decide()
-        assert self._finished is not None
-        return self._finished
+        outcome = self._finished or self._suspended
+        assert outcome is not None
+        return outcome
 
     async def _decide(self) -> None:
-        event: SchedulerInput = Tick()
-        while True:
-            commands = self._scheduler.handle(event, time.monotonic())
-            if commands:
-                self._queued += commands
-                self._wake_writer.set()
-            if self._scheduler.is_finished:
-                return
+        self._handle(Tick())
+        for attempt in self._cut_off:
+            self._handle(await to_thread.run_sync(self._results.judge_left, attempt))
+        while not self._scheduler.is_over:
             event = await self._next_input()
+            if isinstance(event, AgentLost):
+                await self._judge_left_by(event)
+            self._handle(event)
+
+    def _handle(self, event: SchedulerInput) -> None:
+        commands = self._scheduler.handle(event, time.monotonic())
+        if commands:
+            self._queued += commands
+            self._wake_writer.set()
 
     async def _next_input(self) -> SchedulerInput:
         try:
@@ -152,8 +177,21 @@ class Engine:
             return await self._inputs.receive()
         return Tick()
 
+    async def _judge_left_by(self, lost: AgentLost) -> None:
+        """Look first whether the lost agent's attempt had come to its result."""
+        for live in list(self._live.values()):
+            if live.started.agent_id != lost.agent_id:
+                continue
+            left = CutOff(
+                started=live.started,
+                error=f"{lost.agent_id} was lost: {lost.error}",
+                execution_time=live.execution_time,
+                usage=live.usage,
+            )
+            self._handle(await to_thread.run_sync(self._results.judge_left, left))
+
     async def _write(self, tasks: TaskGroup) -> None:
-        while self._finished is None:
+        while self._finished is None and self._suspended is None:
             await self._wake_writer.wait()
             self._wake_writer = anyio.Event()
             batch, self._queued = self._queued, []
@@ -169,6 +207,8 @@ class Engine:
                     self._start(command)
                 elif isinstance(command, StopAttempt):
                     tasks.start_soon(self._stop, command)
+                elif isinstance(command, SuspendTask):
+                    self._suspended = command
 
     def _fact(self, command: Command) -> Fact | None:
         """The fact of a command, completed with what only the shell knows."""
@@ -176,32 +216,22 @@ class Engine:
             return TaskFinished(
                 status=command.status,
                 error=command.error,
-                result=aggregate(
-                    self._plan, self._outputs, self._scheduler.statuses, self._files()
-                ),
+                result=self._results.of_task(self._scheduler.statuses),
             )
         if not isinstance(command, Record):
             return None
         fact = command.fact
         if isinstance(fact, AttemptStarted):
-            live = _LiveAttempt(session_id=str(uuid.uuid4()))
-            self._live[fact.subtask_id, fact.attempt] = live
-            return structs.replace(fact, session_id=live.session_id)
-        if isinstance(fact, AttemptFinished) and fact.output is not None:
-            self._outputs[fact.subtask_id] = fact.output
+            self._live[fact.subtask_id, fact.attempt] = _LiveAttempt(fact)
+        self._results.note(fact)
         return fact
 
     def _note(self, fact: Event) -> None:
-        """Remember what later attempts need, now that the fact is durable."""
+        """Take note that the fact is durable."""
         if isinstance(fact, AttemptFinished):
             live = self._live.pop((fact.subtask_id, fact.attempt), None)
             if live:
                 live.ended.set()
-            if fact.error:
-                failure = messages.PreviousAttempt(
-                    attempt=fact.attempt, agent_id=fact.agent_id, error=fact.error
-                )
-                self._failures.setdefault(fact.subtask_id, []).append(failure)
         elif isinstance(fact, TaskFinished):
             self._finished = fact
 
@@ -209,19 +239,21 @@ class Engine:
         live = self._live.get((command.subtask_id, command.attempt))
         if live is None:
             return  # it ended before it was sent: its agent was lost meanwhile
-        live.started_at = time.monotonic()
+        live.sent_at = time.monotonic()
+        job = self._job
         subtask = self._subtasks[command.subtask_id]
         message = messages.RunAttempt(
-            task_id=self._task_id,
-            task_description=self._description,
+            task_id=job.task_id,
+            task_description=job.description,
             subtask=subtask,
             attempt=command.attempt,
-            session_id=live.session_id,
-            workspace=str(self._folder / subtask.id),
-            database_schema=self._database_schema,
-            dependencies=tuple(map(self._handed_over, subtask.dependencies)),
-            previous_attempts=tuple(self._failures.get(subtask.id, ())),
-            inputs_dir=str(self._folder / INPUTS_FOLDER) if self._has_inputs else None,
+            session_id=live.started.session_id or "",
+            resumes=live.started.resumes,
+            workspace=str(job.folder / subtask.id),
+            database_schema=job.database_schema,
+            dependencies=tuple(map(self._results.handed_over, subtask.dependencies)),
+            previous_attempts=self._results.failures(subtask.id),
+            inputs_dir=str(job.inputs_dir) if job.inputs_dir else None,
         )
         try:
             self._pool.send(command.agent_id, message)
@@ -251,60 +283,28 @@ class Engine:
             self._pool.kill(command.agent_id, f"it did not stop: {command.reason}")
 
     def _judged(self, agent_id: str, done: messages.AttemptDone) -> AttemptFinished:
-        """Decide what an attempt came to. Only here does a result count."""
-        output, failure, error = None, done.failure, done.error
-        if done.result is not None:
-            output_dir = self._output_dir(done.subtask_id)
-            output, faults = check_result(done.result, PurePosixPath(output_dir))
-            if output is None:
-                failure = FailureKind.NO_RESULT
-                error = "result.json is not usable: " + "; ".join(faults)
-            elif output["success"] is not True:
-                failure = FailureKind.REPORTED_FAILURE
-                error = output["summary"] or "result.json says success: false"
-        elif failure is None:
-            failure = FailureKind.NO_RESULT
         live = self._live.get((done.subtask_id, done.attempt))
-        status = Status.COMPLETED
-        if failure is not None:
-            cancelled = failure is FailureKind.CANCELLED
-            status = Status.CANCELLED if cancelled else Status.FAILED
-        return AttemptFinished(
-            subtask_id=done.subtask_id,
-            attempt=done.attempt,
-            agent_id=agent_id,
-            status=status,
-            output=output if failure is None else None,
-            error=error,
-            failure=failure,
-            execution_time=time.monotonic() - live.started_at if live else 0.0,
-            usage=done.usage,
-        )
+        execution_time = live.execution_time if live else 0.0
+        return self._results.judge(agent_id, done, execution_time)
 
-    def _handed_over(self, dependency: str) -> messages.DependencyResult:
-        return messages.DependencyResult(
-            subtask_id=dependency,
-            description=self._subtasks[dependency].description,
-            output=self._outputs[dependency],
-            output_dir=str(self._output_dir(dependency)),
-        )
-
-    def _output_dir(self, subtask_id: str) -> Path:
-        return self._folder / subtask_id / "output"
-
-    def _files(self) -> dict[str, list[str]]:
-        """Every completed subtask's files, absolute, as its result names them."""
-        files: dict[str, list[str]] = {}
-        for subtask_id, output in self._outputs.items():
-            folder = self._output_dir(subtask_id)
-            paths = [
-                inside_output(path, PurePosixPath(folder))
-                for path in output["files_created"]
-            ]
-            files[subtask_id] = [str(folder / path) for path in paths if path]
-        return files
+    def _recall(self, history: Iterable[Recorded]) -> list[CutOff]:
+        """Take in what is recorded; return the attempts that it leaves open."""
+        open_attempts: dict[tuple[str, int], CutOff] = {}
+        for recorded in history:
+            match recorded.event:
+                case AttemptStarted() as begun:
+                    cut_off = CutOff(
+                        started=begun, error=_OWNER_GONE, since=recorded.at
+                    )
+                    open_attempts[begun.subtask_id, begun.attempt] = cut_off
+                case AttemptFinished() as ended:
+                    del open_attempts[ended.subtask_id, ended.attempt]
+                    self._results.note(ended)
+                case _:
+                    pass
+        return list(open_attempts.values())
 
     def _show_now(self, event: Event) -> None:
-        self._show(
-            Recorded(seq=None, at=datetime.now(UTC), task_id=self._task_id, event=event)
-        )
+        at = datetime.now(UTC)
+        task_id = self._job.task_id
+        self._show(Recorded(seq=None, at=at, task_id=task_id, event=event))

@@ -28,6 +28,11 @@ def check_request(description: str, inputs: Sequence[Path], config: Config) -> N
     if "\0" in description:
         raise UsageError("the task holds a NUL character", hint="take it out")
     _check_inputs(inputs)
+    check_ready(config)
+
+
+def check_ready(config: Config) -> None:
+    """Raise where no agent could work: without credentials, or a place for files."""
     if not config.credentials.found:
         raise NotReadyError(
             "no credentials for Claude were found",

@@ -9,13 +9,18 @@ from mas.store.postgres import TaskStore
 
 
 class Journal:
-    """Numbers a task's facts from 1 and writes them, batch by batch, in order."""
+    """Numbers a task's facts and writes them, batch by batch, in order.
 
-    def __init__(self, store: TaskStore, task_id: str, *, epoch: int) -> None:
+    ``seq`` is how many are written already, by this run or a former one.
+    """
+
+    def __init__(
+        self, store: TaskStore, task_id: str, *, epoch: int, seq: int = 0
+    ) -> None:
         self._store = store
         self._task_id = task_id
         self._epoch = epoch
-        self._seq = 0
+        self._seq = seq
 
     @classmethod
     async def create(

@@ -12,6 +12,7 @@ from mas.core.policy import RestartIntensity
 from mas.errors import MasError
 from mas.model import AgentSpec
 from mas.supervisor.handles import AgentHandle
+from mas.supervisor.processes import agent_marker
 from mas.wire.messages import Configure, FromAgent, ToAgent
 
 AGENT_MODULE = "mas.agent"
@@ -100,7 +101,7 @@ class AgentPool:
         handle = AgentHandle(
             spec,
             module=self._module,
-            marker=f"{self._supervisor_id}:{spec.id}",
+            marker=agent_marker(self._supervisor_id, spec.id),
             handshake_timeout_s=settings.handshake_timeout_s,
             silence_timeout_s=settings.agent_ttl_s,
             shutdown_grace_s=settings.shutdown_grace_s,

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import psutil
 
@@ -33,14 +33,28 @@ def agent_environment(environment: Mapping[str, str], marker: str) -> dict[str, 
     return kept | {RUN_MARKER: marker}
 
 
+def agent_marker(supervisor_id: str, agent_id: str) -> str:
+    """What everything that this agent starts carries in its environment."""
+    return f"{supervisor_id}:{agent_id}"
+
+
 def remove_marked(marker: str) -> None:
     """Kill every process that carries ``marker``.
 
     Blocks for at most some seconds. What runs as another user cannot be looked into and
     is not ours; on macOS system binaries hide their environment and are missed.
     """
+    _remove(lambda found: found == marker)
+
+
+def remove_all_of(supervisor_id: str) -> None:
+    """Kill whatever the agents of this supervisor left, as ``remove_marked`` does."""
+    _remove(lambda found: found.startswith(agent_marker(supervisor_id, "")))
+
+
+def _remove(is_meant: Callable[[str], bool]) -> None:
     for _ in range(3):  # a process may fork between the scan and the kill
-        found = [process for process in psutil.process_iter() if _has(process, marker)]
+        found = [it for it in psutil.process_iter() if is_meant(_marker_of(it))]
         if not found:
             return
         _kill(found)
@@ -75,12 +89,13 @@ def _is_child(process: psutil.Process) -> bool:
         return False
 
 
-def _has(process: psutil.Process, marker: str) -> bool:
+def _marker_of(process: psutil.Process) -> str:
+    """The marker that it carries; empty where it is none of ours."""
     if process.pid == os.getpid():
-        return False
+        return ""
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return bool(process.environ().get(RUN_MARKER) == marker)
+            return ""
+        return str(process.environ().get(RUN_MARKER, ""))
     except (psutil.Error, OSError):
-        return False  # gone meanwhile, or another user's
+        return ""  # gone meanwhile, or another user's

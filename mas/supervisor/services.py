@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -14,10 +15,14 @@ from mas.config import Config
 from mas.errors import NotReadyError
 from mas.store import agents_db
 from mas.store.agents_db import AgentsDatabase
+from mas.store.outage import OnOutage, Revive
 from mas.store.postgres import TaskStore
 from mas.store.redis import AgentBoard
 
 _SECRET_BYTES = 32
+_REVIVE_TIMEOUT_S = 10.0
+_LOG_OUTAGE_S = 5.0
+"""Logs are kept and tried again; see ``LogWriter``."""
 
 
 class Addresses(Struct, frozen=True, kw_only=True):
@@ -26,6 +31,8 @@ class Addresses(Struct, frozen=True, kw_only=True):
     postgres_dsn: str
     redis_url: str
     owns_postgres: bool
+    revive: Revive | None = None
+    """Brings the embedded servers back where their keeper was killed."""
 
 
 class Services(Struct, kw_only=True):
@@ -37,6 +44,31 @@ class Services(Struct, kw_only=True):
     """A connection of its own: logs never wait for, or hold up, the journal."""
     board: AgentBoard
     agents_database: AgentsDatabase
+
+    async def create_task_schema(self, task_id: str) -> str:
+        """The task's schema for its agents' SQL, by name; an outage is waited out."""
+        return await self.store.outlast(
+            lambda: self.agents_database.create_task_schema(task_id)
+        )
+
+
+class _Reviver:
+    """Joins the servers once more, which starts a keeper where none is left.
+
+    The lease that the run holds stays what it is: it is as good with a new keeper.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._turn = threading.Lock()
+
+    async def revive(self) -> None:
+        """Return when the servers are ready; NotReadyError when they will not be."""
+        await to_thread.run_sync(self._join, abandon_on_cancel=True)
+
+    def _join(self) -> None:
+        with self._turn:  # several connections are lost at once
+            keeper.join(self._home, timeout_s=_REVIVE_TIMEOUT_S).close()
 
 
 @asynccontextmanager
@@ -55,6 +87,7 @@ async def reach_servers(config: Config) -> AsyncIterator[Addresses]:
             postgres_dsn=config.postgres.dsn or lease.servers.postgres_dsn,
             redis_url=config.redis.url or lease.servers.redis_url,
             owns_postgres=config.postgres.dsn is None,
+            revive=_Reviver(config.home).revive,
         )
     finally:
         lease.close()
@@ -64,7 +97,7 @@ async def reach_servers(config: Config) -> AsyncIterator[Addresses]:
 async def open_store(config: Config) -> AsyncIterator[TaskStore]:
     """The recorded tasks alone: what the commands that only look need."""
     async with reach_servers(config) as addresses:
-        store = await TaskStore.connect(addresses.postgres_dsn)
+        store = await TaskStore.connect(addresses.postgres_dsn, revive=addresses.revive)
         try:
             yield store
         finally:
@@ -72,13 +105,27 @@ async def open_store(config: Config) -> AsyncIterator[TaskStore]:
 
 
 @asynccontextmanager
-async def open_services(config: Config) -> AsyncIterator[Services]:
-    """Everything that a supervisor needs, ready to use."""
+async def open_services(
+    config: Config, *, on_outage: OnOutage | None = None
+) -> AsyncIterator[Services]:
+    """Everything that a supervisor needs, ready to use.
+
+    ``on_outage`` hears when the journal has to wait for PostgreSQL, and None after.
+    """
     async with AsyncExitStack() as stack:
         addresses = await stack.enter_async_context(reach_servers(config))
-        store = await TaskStore.connect(addresses.postgres_dsn)
+        store = await TaskStore.connect(
+            addresses.postgres_dsn,
+            outage_timeout_s=config.supervisor.outage_timeout_s,
+            on_outage=on_outage,
+            revive=addresses.revive,
+        )
         stack.push_async_callback(store.close)
-        log_store = await TaskStore.connect(addresses.postgres_dsn)
+        log_store = await TaskStore.connect(
+            addresses.postgres_dsn,
+            outage_timeout_s=_LOG_OUTAGE_S,
+            revive=addresses.revive,
+        )
         stack.push_async_callback(log_store.close)
         board = await AgentBoard.connect(addresses.redis_url)
         stack.push_async_callback(board.close)

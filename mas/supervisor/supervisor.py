@@ -1,79 +1,103 @@
-"""The supervisor: plans a task, runs it on its agents and records it."""
+"""The supervisor: plans a task, or takes one over, and runs it on its agents."""
 
 import secrets
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 from anyio import to_thread
 
 from mas.config import Config
 from mas.core.events import (
-    AgentLost,
-    AgentReady,
-    Event,
+    CancelRequested,
     PlanAccepted,
     Recorded,
+    SuspendTask,
     TaskCreated,
     TaskFinished,
+    TaskResumed,
     TaskSuspended,
-    Waiting,
+    fact_of,
 )
 from mas.core.scheduler import Scheduler
-from mas.errors import MasError, StoreError
-from mas.model import AgentSpec, LogRecord, Status, Task
-from mas.supervisor.board import BoardWriter
-from mas.supervisor.engine import Engine
-from mas.supervisor.folder import check_request, copy_inputs, remove_folder
+from mas.errors import MasError, OutageError, StoreError
+from mas.model import Plan, Status, Task
+from mas.store.commands import watch_cancel
+from mas.supervisor.agents import agent_configuration
+from mas.supervisor.engine import Engine, Job
+from mas.supervisor.folder import (
+    INPUTS_FOLDER,
+    check_ready,
+    check_request,
+    copy_inputs,
+    remove_folder,
+)
 from mas.supervisor.journal import Journal
-from mas.supervisor.logs import LogWriter
 from mas.supervisor.pool import AGENT_MODULE, AgentPool
+from mas.supervisor.relay import Relay
 from mas.supervisor.services import Services, open_services
-from mas.wire import messages
+from mas.supervisor.takeover import (
+    Inheritance,
+    check_folder,
+    find_unowned,
+    owner_name,
+    take_over,
+)
 
 _CLOSING_DEADLINE_S = 2.0
 
+_Error = TypeVar("_Error", bound=Exception)
+Outcome = TaskFinished | TaskSuspended
+_Work = Callable[[Services, AgentPool], Awaitable[Outcome]]
+
 
 class Supervisor:
-    """Runs one task; ``show`` gets every event as soon as it is durable."""
+    """Runs one task; ``show`` gets every event as soon as it is durable.
+
+    ``recall`` gets the facts of former runs when a task is gone on with. ``script`` is
+    the name under which the task's first fact says who plays Claude.
+    """
 
     def __init__(
         self,
         config: Config,
         show: Callable[[Recorded], None],
         *,
+        recall: Callable[[Recorded], None] = lambda recorded: None,
+        script: str | None = None,
         agent_module: str = AGENT_MODULE,
     ) -> None:
         self.id = secrets.token_hex(4)
         self.task_id = str(uuid.uuid4())
         self._config = config
-        self._show_outside = show
+        self._relay = Relay(self.task_id, show)
+        self._recall = recall
+        self._script = script
         self._agent_module = agent_module
+        self._services: Services | None = None
         self._engine: Engine | None = None
         self._journal: Journal | None = None
-        self._board: BoardWriter | None = None
-        self._logs: LogWriter | None = None
-        self._agent_events: list[AgentReady | AgentLost] = []
         self._work = anyio.CancelScope()
         self._interruption: str | None = None
-        self._over = False
 
     @property
     def folder(self) -> Path:
-        """Where this task's workspaces are."""
+        """Where a new task's workspaces are."""
         return self._config.files.path / self.task_id
 
     def interrupt(self, reason: str) -> None:
         """Stop cleanly and keep the task: ``run`` returns ``TaskSuspended``."""
         self._interruption = reason
+        if self._services:
+            self._services.store.limit_outage(_CLOSING_DEADLINE_S)
         self._work.cancel()
 
-    async def run(
-        self, description: str, inputs: Sequence[Path] = ()
-    ) -> TaskFinished | TaskSuspended:
+    async def run(self, description: str, inputs: Sequence[Path] = ()) -> Outcome:
         """Plan the task, run it, and return how it ended, with that fact durable.
 
         Nothing is recorded before the plan is accepted. When this returns or raises,
@@ -81,72 +105,121 @@ class Supervisor:
         """
         inputs = [path.resolve() for path in inputs]
         check_request(description, inputs, self._config)
-        self._wait_for("the servers")
-        async with open_services(self._config) as services:
-            return await self._run_on(services, description, inputs)
+        return await self._supervise(partial(self._begin, description, inputs))
 
-    async def _run_on(
-        self, services: Services, description: str, inputs: Sequence[Path]
-    ) -> TaskFinished | TaskSuspended:
-        self._logs = LogWriter(services.log_store, report=self._wait_for)
-        self._board = BoardWriter(
-            services.board,
-            self.id,
-            ttl_s=self._config.supervisor.agent_ttl_s,
-            report=self._wait_for,
-        )
-        pool = AgentPool(
-            self._config,
-            self.id,
-            configure=lambda spec: self._configure(spec, services),
-            changed=self._agent_changed,
-            received=self._received,
-            module=self._agent_module,
-        )
-        outcome: TaskFinished | TaskSuspended | None = None
+    async def resume(self, task: str) -> Outcome:
+        """Go on with a task whose owner is gone, from its journal alone.
+
+        ``task`` is an id, the beginning of one, or ``-``. UsageError where there is
+        nothing to go on with. Otherwise as ``run``.
+        """
+        check_ready(self._config)
+        return await self._supervise(partial(self._go_on, task))
+
+    async def cancel(self, task: str, reason: str) -> Outcome:
+        """End a task whose owner is gone as cancelled; no agent is started."""
+        async with open_services(self._config, on_outage=self._outage) as services:
+            self._services = services
+            ours = await self._adopt(task, services, lambda ours: None)
+            job = await self._job(services, ours.created, ours.plan)
+            self._relay.feed(CancelRequested(reason))
+            idle = self._pool(services)
+            return await self._execute(services, idle, job, ours.recorded)
+
+    async def _supervise(self, work: _Work) -> Outcome:
+        """Do the work with all that it needs running around it."""
+        self._relay.wait_for("the servers")
+        async with open_services(self._config, on_outage=self._outage) as services:
+            self._services = services
+            return await self._with_agents(services, work)
+
+    async def _with_agents(self, services: Services, work: _Work) -> Outcome:
+        pool = self._pool(services)
+        outcome: Outcome | None = None
         failure: MasError | ExceptionGroup[Exception] | None = None
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._board.write)
-                tasks.start_soon(self._logs.write)
+                self._relay.start(tasks, services, self._config, self.id)
                 tasks.start_soon(pool.run, self._config.roster)
                 try:
-                    outcome = await self._plan_and_run(
-                        services, pool, description, inputs
-                    )
+                    outcome = await self._interruptibly(services, pool, work)
                 except (MasError, ExceptionGroup) as error:
                     failure = error
                 await pool.stop()
                 tasks.cancel_scope.cancel()
         finally:
-            with anyio.move_on_after(_CLOSING_DEADLINE_S, shield=True):
-                await self._logs.close()
-                await self._board.remove_all()
+            await self._relay.close()
         if failure is not None:
             self._show_failure(failure)
             raise failure
         assert outcome is not None
         return outcome
 
-    async def _plan_and_run(
-        self,
-        services: Services,
-        pool: AgentPool,
-        description: str,
-        inputs: Sequence[Path],
-    ) -> TaskFinished | TaskSuspended:
+    def _pool(self, services: Services) -> AgentPool:
+        return AgentPool(
+            self._config,
+            self.id,
+            configure=partial(agent_configuration, self._config, self.id, services),
+            changed=self._relay.agent_changed,
+            received=self._relay.received,
+            module=self._agent_module,
+        )
+
+    async def _interruptibly(
+        self, services: Services, pool: AgentPool, work: _Work
+    ) -> Outcome:
+        outage: OutageError | None = None
         try:
             with self._work:
-                self._wait_for("the plan")
-                facts = await self._plan(description, inputs)
-                await to_thread.run_sync(copy_inputs, inputs, self.folder)
-                return await self._execute(services, pool, *facts)
+                return await work(services, pool)
+        except (OutageError, ExceptionGroup) as error:
+            outage = _cause(error, OutageError)
+            if outage is None or self._journal is None:
+                raise
+        if self._engine and self._engine.finished:
+            return self._engine.finished  # the interruption came too late
+        suspended = TaskSuspended(
+            reason=self._interruption or (outage.message if outage else "stopped"),
+            hint=self._resume_hint() if self._journal else "nothing was recorded yet",
+            interrupted=self._interruption is not None,
+        )
+        if outage is None and self._journal:
+            return await self._suspend(suspended)
+        self._relay.show_now(suspended)
+        return suspended
+
+    async def _begin(
+        self,
+        description: str,
+        inputs: Sequence[Path],
+        services: Services,
+        pool: AgentPool,
+    ) -> Outcome:
+        try:
+            self._relay.wait_for("the plan")
+            created, accepted = await self._plan(description, inputs)
+            await to_thread.run_sync(copy_inputs, inputs, self.folder)
+            now = datetime.now(UTC)
+            task = Task(
+                id=self.task_id,
+                description=description,
+                status=Status.IN_PROGRESS,
+                plan=accepted.plan,
+                created_at=now,
+                updated_at=now,
+                owner=owner_name(self.id),
+                owner_epoch=1,
+            )
+            job = await self._job(services, created, accepted.plan)
+            self._journal, recorded = await Journal.create(
+                services.store, task, (created, accepted)
+            )
         finally:
             if self._journal is None:
                 remove_folder(self.folder)
-        if self._engine and self._engine.finished:
-            return self._engine.finished  # the interruption came too late
-        return await self._suspend()
+        for record in recorded:
+            self._relay.show(record)
+        return await self._execute(services, pool, job)
 
     async def _plan(
         self, description: str, inputs: Sequence[Path]
@@ -157,146 +230,121 @@ class Supervisor:
         )
         planned = await planner.plan_task(description, inputs, self._config)
         created = TaskCreated(
-            description=description, inputs=tuple(path.name for path in inputs)
+            description=description,
+            inputs=tuple(path.name for path in inputs),
+            folder=str(self.folder),
+            script=self._script,
         )
         return created, PlanAccepted(
             plan=planned.plan, warning=planned.warning, usage=planned.usage
+        )
+
+    async def _go_on(self, task: str, services: Services, pool: AgentPool) -> Outcome:
+        ours = await self._adopt(task, services, check_folder)
+        job = await self._job(services, ours.created, ours.plan)
+        return await self._execute(services, pool, job, ours.recorded)
+
+    async def _adopt(
+        self, task: str, services: Services, check: Callable[[Inheritance], None]
+    ) -> Inheritance:
+        """Own a task that nobody works on, if it passes ``check``, and record that."""
+        found = await find_unowned(services.store, task)
+        ours = await take_over(services.store, found, self.id)
+        check(ours)
+        self.task_id = self._relay.task_id = found.id
+        for recorded in ours.recorded:
+            self._recall(recorded)
+        self._journal = Journal(
+            services.store, found.id, epoch=ours.epoch, seq=len(ours.recorded)
+        )
+        resumed = TaskResumed(owner=owner_name(self.id), epoch=ours.epoch)
+        for recorded in await self._journal.append([resumed]):
+            self._relay.show(recorded)
+        return ours
+
+    async def _job(self, services: Services, created: TaskCreated, plan: Plan) -> Job:
+        schema = await services.create_task_schema(self.task_id)
+        folder = Path(created.folder)
+        return Job(
+            task_id=self.task_id,
+            description=created.description,
+            plan=plan,
+            folder=folder,
+            inputs_dir=folder / INPUTS_FOLDER if created.inputs else None,
+            database_schema=schema,
         )
 
     async def _execute(
         self,
         services: Services,
         pool: AgentPool,
-        created: TaskCreated,
-        accepted: PlanAccepted,
-    ) -> TaskFinished:
-        schema = await services.agents_database.create_task_schema(self.task_id)
+        job: Job,
+        history: Sequence[Recorded] = (),
+    ) -> Outcome:
+        assert self._journal is not None
         limits = self._config.limits
-        now = datetime.now(UTC)
-        task = Task(
-            id=self.task_id,
-            description=created.description,
-            status=Status.IN_PROGRESS,
-            plan=accepted.plan,
-            created_at=now,
-            updated_at=now,
-            owner=self.id,
-            owner_epoch=1,
-        )
-        self._journal, recorded = await Journal.create(
-            services.store, task, (created, accepted)
-        )
-        for record in recorded:
-            self._show(record)
         self._engine = Engine(
-            task_id=self.task_id,
-            description=created.description,
-            plan=accepted.plan,
-            folder=self.folder,
-            database_schema=schema,
-            has_inputs=bool(created.inputs),
+            job,
             scheduler=Scheduler(
-                accepted.plan,
+                job.plan,
                 self._config.roster,
+                new_session_id=lambda: str(uuid.uuid4()),
                 max_attempts=limits.max_attempts,
                 attempt_timeout_s=limits.attempt_timeout_s,
                 task_timeout_s=limits.task_timeout_s,
+                history=map(fact_of, history),
             ),
             journal=self._journal,
             pool=pool,
-            show=self._show,
+            show=self._relay.show,
             stop_grace_s=self._config.supervisor.shutdown_grace_s,
+            history=history,
         )
-        for event in self._agent_events:
-            self._engine.feed(event)
-        return await self._engine.run()
+        self._relay.attach(self._engine)
+        async with anyio.create_task_group() as tasks:
+            addresses = services.addresses
+            watch = partial(watch_cancel, revive=addresses.revive)
+            tasks.start_soon(watch, addresses.postgres_dsn, job.task_id, self._cancel)
+            outcome = await self._engine.run()
+            tasks.cancel_scope.cancel()
+        if isinstance(outcome, SuspendTask):
+            return await self._suspend(
+                TaskSuspended(reason=outcome.reason, hint=outcome.hint)
+            )
+        return outcome
 
-    async def _suspend(self) -> TaskSuspended:
+    def _cancel(self, reason: str) -> None:
+        self._relay.feed(CancelRequested(reason))
+
+    async def _suspend(self, suspended: TaskSuspended) -> TaskSuspended:
         """Record that the work stops here; what was finished stays finished."""
-        reason = self._interruption or "stopped"
-        if self._journal is None:
-            suspended = TaskSuspended(reason=reason, hint="nothing was recorded yet")
-            self._show_now(suspended)
-            return suspended
-        suspended = TaskSuspended(
-            reason=reason, hint=f"what is done: mas show {self.task_id}"
-        )
+        assert self._journal is not None
         try:
-            with anyio.fail_after(_CLOSING_DEADLINE_S):
+            with anyio.fail_after(_CLOSING_DEADLINE_S, shield=True):
                 for recorded in await self._journal.append([suspended]):
-                    self._show(recorded)
+                    self._relay.show(recorded)
         except (TimeoutError, StoreError):
-            self._show_now(suspended)  # it was stopped all the same
+            self._relay.show_now(suspended)  # it was stopped all the same
         return suspended
 
     def _show_failure(self, failure: MasError | ExceptionGroup[Exception]) -> None:
         """A run that was recorded ends with a word on why it stops."""
         if self._journal is not None:
-            told = failure.message if isinstance(failure, MasError) else "it broke off"
-            hint = f"what is done: mas show {self.task_id}"
-            self._show_now(TaskSuspended(reason=told, hint=hint))
+            cause = _cause(failure, MasError)
+            told = cause.message if cause else "it broke off"
+            self._relay.show_now(TaskSuspended(reason=told, hint=self._resume_hint()))
 
-    def _configure(self, spec: AgentSpec, services: Services) -> messages.Configure:
-        claude = self._config.claude
-        config_dir = self._config.home / "claude"
-        config_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return messages.Configure(
-            supervisor=self.id,
-            claude=messages.ClaudeSettings(
-                model=spec.model or claude.model,
-                permission_mode=spec.permission_mode or claude.permission_mode,
-                max_turns=claude.max_turns,
-                inactivity_timeout_s=self._config.limits.inactivity_timeout_s,
-                config_dir=str(config_dir),
-                environment=self._config.credentials.environment(),
-            ),
-            services=messages.ServiceSettings(
-                database_dsn=services.agents_database.dsn,
-                redis_url=services.addresses.redis_url,
-                embedding_url=self._config.embeddings.url,
-            ),
-            heartbeat_s=self._config.supervisor.heartbeat_s,
-        )
+    def _resume_hint(self) -> str:
+        return f"go on: mas resume {self.task_id}"
 
-    def _agent_changed(self, event: AgentReady | AgentLost) -> None:
-        assert self._board is not None
-        if isinstance(event, AgentReady):
-            self._board.ready(event)
-        else:
-            self._board.lost(event)
-        if self._engine:
-            self._engine.feed(event)
-        else:
-            self._agent_events.append(event)  # the engine comes after the plan
+    def _outage(self, reason: str | None) -> None:
+        self._relay.wait_for(reason or "")
 
-    def _received(self, agent_id: str, message: messages.FromAgent) -> None:
-        assert self._board is not None and self._logs is not None
-        if isinstance(message, messages.Heartbeat):
-            self._board.heartbeat(agent_id, message)
-        elif isinstance(message, messages.Log):
-            record = LogRecord(
-                at=message.at,
-                agent_id=agent_id,
-                level=message.level,
-                message=message.message,
-                task_id=self.task_id if self._journal else None,
-                subtask_id=message.subtask_id,
-            )
-            self._logs.add(record)
-        elif self._engine:
-            self._engine.received(agent_id, message)
 
-    def _wait_for(self, reason: str) -> None:
-        self._show_now(Waiting(reason=reason))
-
-    def _show_now(self, event: Event) -> None:
-        at = datetime.now(UTC)
-        self._show(Recorded(seq=None, at=at, task_id=self.task_id, event=event))
-
-    def _show(self, recorded: Recorded) -> None:
-        if self._over:
-            return  # what ended the run is the last thing shown of it
-        self._over = isinstance(recorded.event, TaskFinished | TaskSuspended)
-        if self._board:
-            self._board.show(recorded)
-        self._show_outside(recorded)
+def _cause(error: Exception, kind: type[_Error]) -> _Error | None:
+    """The first error of this kind, however many task groups are around it."""
+    if isinstance(error, kind):
+        return error
+    if isinstance(error, ExceptionGroup):
+        return next((it for e in error.exceptions if (it := _cause(e, kind))), None)
+    return None

@@ -5,9 +5,12 @@ subtask's ``input_data["acts"]`` lists what the attempts do, the last one for al
 
 ``ok`` (the default)       a result.json's bytes: ``input_data["data"]`` as its data, or
                            as many characters as ``input_data["size"]``
+``slow:MS``                ``ok`` after so many milliseconds, unless it is told to stop
 ``fail``                   success false
 ``no_result``, ``auth``    that failure
 ``crash``                  exit code 3, in mid-attempt
+``leave``                  the same, but its result.json is written
+``stop``                   stops itself, as SIGSTOP does: it is there and says nothing
 ``garbage``                bytes that are no frame
 ``bad_text``               a frame whose text is no UTF-8
 ``huge``                   the header of a frame over the limit
@@ -15,16 +18,31 @@ subtask's ``input_data["acts"]`` lists what the attempts do, the last one for al
 ``hang``                   nothing until it is told to stop
 ``deaf``                   nothing, not even then
 ``late``                   a result for an attempt that it was not given, then ``ok``
+``twice``                  a failure, and then a result for the same attempt after all
 ``gate:PATH``              waits until PATH, a named pipe, is written to, then ``ok``
+
+With ``input_data["ledger"]``, a path, it works with files as the real agent does. Each
+attempt first prepares the workspace and appends a line of JSON to the ledger, which so
+tells what was executed, whoever died when. Its result names a file, and both hold a
+digest of the files of its dependencies: see ``digest``.
 
 ``FAKE_AGENT_START`` in the environment, as ``agent_1=silent,agent_2=exit``, says how
 agents start: ``silent`` (no hello), ``exit`` (dies), ``version`` (of another protocol),
 ``print`` (talks before the hello), ``babble`` (no frames).
 """
 
+import ctypes
+import hashlib
 import os
+import select
+import shutil
+import signal
 import sys
 import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
@@ -35,6 +53,7 @@ from mas.wire.messages import (
     PROTOCOL_VERSION,
     AttemptDone,
     Configure,
+    DependencyResult,
     FromAgent,
     Heartbeat,
     Hello,
@@ -47,6 +66,7 @@ from mas.wire.messages import (
 )
 
 _READ_BYTES = 65536
+_PR_SET_PDEATHSIG = 1
 _USAGE = Usage(input_tokens=100, output_tokens=20, cost_usd=0.001)
 
 
@@ -57,7 +77,9 @@ class FakeAgent:
         self._id = agent_id
         self._source = source
         self._sink = sink
+        self._turn = threading.Lock()
         self._current: RunAttempt | None = None
+        self._due_at = 0.0
         self._deaf = False
 
     def run(self, start: str) -> None:
@@ -75,35 +97,63 @@ class FakeAgent:
         self._sink.write(MARKER)
         self._say(Hello(protocol=version, agent_id=self._id, pid=os.getpid()))
         decoder = FrameDecoder()
-        while data := os.read(self._source.fileno(), _READ_BYTES):
+        for data in self._heard():
             for payload in decoder.feed(data):
                 message = decode_to_agent(payload)
                 if isinstance(message, Shutdown):
                     return
                 self._obey(message)
 
+    def _heard(self) -> Iterator[bytes]:
+        """What comes down the pipe until its end; what is due meanwhile is done."""
+        while True:
+            while self._due_at:
+                left_s = max(0.0, self._due_at - time.monotonic())
+                if any(select.select([self._source], [], [], left_s)):
+                    break
+                self._due_at = 0.0
+                self._complete()
+            data = os.read(self._source.fileno(), _READ_BYTES)
+            if not data:
+                return
+            yield data
+
     def _obey(self, message: Configure | RunAttempt | StopAttempt) -> None:
         if isinstance(message, Configure):
-            self._say(
-                Heartbeat(
-                    cpu_percent=1.0, memory_mib=2.0, subtask_id=None, tasks_completed=0
-                )
+            beat = threading.Thread(
+                target=self._beat, args=[message.heartbeat_s], daemon=True
             )
+            beat.start()
         elif isinstance(message, RunAttempt):
             self._current = message
             acts = message.subtask.input_data.get("acts") or ["ok"]
+            if _ledger(message):
+                _prepare(self._id, message)
             self._act(acts[min(message.attempt, len(acts)) - 1], message)
         elif not self._deaf:
+            self._due_at = 0.0
             self._done(failure=FailureKind.CANCELLED, error=message.reason)
+
+    def _beat(self, heartbeat_s: float) -> None:
+        beat = Heartbeat(
+            cpu_percent=1.0, memory_mib=2.0, subtask_id=None, tasks_completed=0
+        )
+        with suppress(BrokenPipeError):  # the supervisor is gone; so shall we be
+            while True:
+                self._say(beat)
+                threading.Event().wait(heartbeat_s)
 
     def _act(self, act: str, attempt: RunAttempt) -> None:
         if act.startswith("gate:"):
             with open(act.removeprefix("gate:"), "rb") as pipe:  # noqa: PTH123 - a pipe
                 pipe.read(1)
             act = "ok"
+        if act.startswith("slow:"):
+            self._due_at = time.monotonic() + int(act.removeprefix("slow:")) / 1000
+            return
         match act:
             case "ok":
-                self._done(result=_result(attempt, success=True))
+                self._complete()
             case "late":
                 self._say(
                     AttemptDone(
@@ -112,7 +162,16 @@ class FakeAgent:
                         result=_result(attempt, success=True),
                     )
                 )
-                self._done(result=_result(attempt, success=True))
+                self._complete()
+            case "twice":
+                self._done(failure=FailureKind.NO_RESULT, error="no result.json")
+                self._say(
+                    AttemptDone(
+                        subtask_id=attempt.subtask.id,
+                        attempt=attempt.attempt,
+                        result=_result(attempt, success=True),
+                    )
+                )
             case "fail":
                 self._done(result=_result(attempt, success=False))
             case "bad_result":
@@ -125,22 +184,22 @@ class FakeAgent:
                 sys.stderr.write("fake agent: crashing\n")
                 sys.stderr.flush()
                 os._exit(3)
+            case "leave":
+                _result(attempt, success=True)
+                os._exit(3)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
             case "garbage":
-                self._sink.write(b"\0\0\0\4oops")
-                self._sink.flush()
+                self._write(b"\0\0\0\4oops")
             case "bad_text":
                 said = Progress(
                     subtask_id=attempt.subtask.id,
                     attempt=attempt.attempt,
                     activity="text",
                 )
-                self._sink.write(
-                    frame(encode(said).replace(b"text", b"\xff\xff\xff\xff"))
-                )
-                self._sink.flush()
+                self._write(frame(encode(said).replace(b"text", b"\xff\xff\xff\xff")))
             case "huge":
-                self._sink.write((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
-                self._sink.flush()
+                self._write((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
             case "hang" | "deaf":
                 self._deaf = act == "deaf"
                 self._say(
@@ -152,6 +211,10 @@ class FakeAgent:
                 )
             case _:
                 sys.exit(f"fake agent: no such act: {act}")
+
+    def _complete(self) -> None:
+        if self._current is not None:
+            self._done(result=_result(self._current, success=True))
 
     def _done(self, **outcome: Any) -> None:
         attempt = self._current
@@ -168,19 +231,74 @@ class FakeAgent:
         )
 
     def _say(self, message: FromAgent) -> None:
-        self._sink.write(frame(encode(message)))
-        self._sink.flush()
+        self._write(frame(encode(message)))
+
+    def _write(self, data: bytes) -> None:
+        with self._turn:  # a heartbeat never comes in the midst of a frame
+            self._sink.write(data)
+            self._sink.flush()
+
+
+def digest(subtask_id: str, needed: Iterable[str]) -> str:
+    """What a subtask makes of what the subtasks that it needs have made."""
+    parts = "\n".join([subtask_id, *sorted(needed)])
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def _ledger(attempt: RunAttempt) -> str | None:
+    path: str | None = attempt.subtask.input_data.get("ledger")
+    return path
+
+
+def _prepare(agent_id: str, attempt: RunAttempt) -> None:
+    """Make the workspace ready as the real agent does, and note the execution."""
+    root = Path(attempt.workspace)
+    task = root / "context" / "task.json"
+    task.unlink(missing_ok=True)
+    if not attempt.resumes:
+        shutil.rmtree(root / "output", ignore_errors=True)
+    for folder in ("context", "output"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    unfinished = task.with_name("task.json.new")
+    unfinished.write_bytes(msgspec.json.encode({"attempt": attempt.attempt}))
+    unfinished.rename(task)
+    line = {
+        "subtask_id": attempt.subtask.id,
+        "attempt": attempt.attempt,
+        "agent_id": agent_id,
+        "pid": os.getpid(),
+    }
+    ledger = os.open(_ledger(attempt) or "", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(ledger, msgspec.json.encode(line) + b"\n")  # whole: one write, appended
+    os.close(ledger)
 
 
 def _result(attempt: RunAttempt, *, success: bool) -> bytes:
-    return msgspec.json.encode(
-        {
-            "success": success,
-            "data": _data(attempt.subtask.input_data),
-            "summary": f"{attempt.subtask.id} by attempt {attempt.attempt}",
-            "files_created": [],
-        }
-    )
+    """The attempt's result.json; with a ledger it is in the workspace, too."""
+    name = attempt.subtask.id
+    result = {
+        "success": success,
+        "data": _data(attempt.subtask.input_data),
+        "summary": f"{name} by attempt {attempt.attempt}",
+        "files_created": [],
+    }
+    if not _ledger(attempt):
+        return msgspec.json.encode(result)
+    made = digest(name, map(_made_by, attempt.dependencies))
+    output = Path(attempt.workspace) / "output"
+    (output / f"{name}.txt").write_text(made)
+    result["data"] = {**_data(attempt.subtask.input_data), "digest": made}
+    result["files_created"] = [f"{name}.txt"]
+    encoded = msgspec.json.encode(result)
+    unfinished = output / "result.json.new"
+    unfinished.write_bytes(encoded)
+    unfinished.rename(output / "result.json")
+    return encoded
+
+
+def _made_by(dependency: DependencyResult) -> str:
+    path = Path(dependency.output_dir, f"{dependency.subtask_id}.txt")
+    return path.read_text()
 
 
 def _data(given: dict[str, Any]) -> dict[str, Any]:
@@ -190,8 +308,15 @@ def _data(given: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _wake_when_orphaned() -> None:
+    """Go on when the supervisor is gone: stopped, it would not see the pipe's end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
+
+
 def main() -> None:
     """``python -m mas.testing.fake_agent --id agent_1``."""
+    _wake_when_orphaned()
     agent_id = sys.argv[sys.argv.index("--id") + 1]
     starts = os.environ.get("FAKE_AGENT_START", "")
     by_agent = dict(pair.split("=") for pair in starts.split(",") if pair)

@@ -8,9 +8,16 @@ from typing import Any
 _REMINDER = "<system-reminder>"
 
 # What the Claude CLI (2.1.330) writes into a history by itself. A session resumed
-# after its process died holds an answer that no model gave; a reply cut after its
-# first block is followed by a nudge, and the model is to give that reply again.
+# after it was broken off holds an answer that no model gave, and says of calls whose
+# result it does not have that they were interrupted: first where it was killed, then
+# where it was asked to stop. A reply cut after its first block is followed by a nudge,
+# or by a word on who cut it, and the model is to give that reply again.
 _NOT_AN_ANSWER = "No response requested."
+_CALL_INTERRUPTED = (
+    "[Tool call interrupted",
+    "The user doesn't want to proceed with this tool use.",
+)
+_ANSWER_INTERRUPTED = "[Request interrupted by user]"
 _CUT_NUDGE = "Your response above was cut off mid-stream"
 
 
@@ -72,17 +79,37 @@ class Request:
         return [str(tool.get("name", "")) for tool in self.body.get("tools", [])]
 
     @property
+    def answers(self) -> list[dict[str, Any]]:
+        """The answers that the model has given so far.
+
+        Without those that were broken off, by a kill or an interruption: in the stream,
+        or before the result of each of their tool calls was there.
+        """
+        results = self._results()
+        spoken = [message for message in self.messages if not _is(message, "system")]
+        return [
+            message
+            for message, follower in pairwise([*spoken, {}])
+            if _is(message, "assistant") and _is_given(message, follower, results)
+        ]
+
+    @property
     def tool_results(self) -> list[str]:
         """The text of every tool result so far, in the order of the calls."""
-        blocks = [b for each in self.messages for b in _blocks(each.get("content"))]
-        calls = [b.get("id") for b in blocks if b.get("type") == "tool_use"]
-        order = {call: place for place, call in enumerate(calls)}
         # The CLI sends those of parallel subagents in the order in which they end.
-        results = sorted(
-            (block for block in blocks if block.get("type") == "tool_result"),
-            key=lambda block: order.get(block.get("tool_use_id"), len(order)),
-        )
-        return [_text(block.get("content")) for block in results]
+        results = self._results()
+        return [
+            results[call["id"]] for answer in self.answers for call in _calls(answer)
+        ]
+
+    def _results(self) -> dict[Any, str]:
+        """The text of every tool result, by the id of its call."""
+        blocks = (b for each in self.messages for b in _blocks(each.get("content")))
+        return {
+            block.get("tool_use_id"): _text(block.get("content"))
+            for block in blocks
+            if block.get("type") == "tool_result"
+        }
 
     @property
     def last_tool_result(self) -> str:
@@ -91,14 +118,8 @@ class Request:
 
     @property
     def turn(self) -> int:
-        """Which answer is asked for, from 0: how many the conversation has so far."""
-        spoken = [message for message in self.messages if not _is(message, "system")]
-        return sum(
-            _is(message, "assistant")
-            and not _is_no_answer(message)
-            and not _said(follower).startswith(_CUT_NUDGE)
-            for message, follower in pairwise([*spoken, {}])
-        )
+        """Which answer is asked for, from 0: how many were given so far."""
+        return len(self.answers)
 
     @property
     def cwd(self) -> str:
@@ -146,8 +167,23 @@ def _is(message: Mapping[str, Any], role: str) -> bool:
     return message.get("role") == role
 
 
-def _is_no_answer(message: Mapping[str, Any]) -> bool:
-    return _text(message.get("content")) == _NOT_AN_ANSWER
+def _is_given(
+    answer: Mapping[str, Any], follower: Mapping[str, Any], results: Mapping[Any, str]
+) -> bool:
+    """Whether a model gave this answer, and it was not broken off."""
+    if _text(answer.get("content")) == _NOT_AN_ANSWER:
+        return False
+    cut = _said(follower)
+    if calls := _calls(answer):
+        found = [results.get(call.get("id"), _CALL_INTERRUPTED[0]) for call in calls]
+        interrupted = any(text.startswith(_CALL_INTERRUPTED) for text in found)
+        return not interrupted and not cut.startswith(_CUT_NUDGE)
+    return not cut.startswith((_ANSWER_INTERRUPTED, _CUT_NUDGE))
+
+
+def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    blocks = _blocks(message.get("content"))
+    return [block for block in blocks if block.get("type") == "tool_use"]
 
 
 def _blocks(content: Any) -> Iterator[Mapping[str, Any]]:

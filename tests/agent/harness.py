@@ -81,7 +81,7 @@ class Agent:
             if words in progress.activity:
                 return progress
 
-    async def ended(self, *, deadline_s: float = 5) -> int:
+    async def ended(self, *, deadline_s: float = 10) -> int:
         """Wait for the process's end; its exit code."""
         with anyio.fail_after(deadline_s):
             return await self.process.wait()

@@ -7,6 +7,8 @@ import anyio
 import pytest
 from claude_agent_sdk import (
     AssistantMessage,
+    CLIConnectionError,
+    ProcessError,
     ResultMessage,
     SystemMessage,
     TaskNotificationMessage,
@@ -16,6 +18,7 @@ from claude_agent_sdk import (
     TextBlock,
     ToolUseBlock,
 )
+from msgspec import structs
 
 from mas.agent.activity import (
     MAX_ACTIVITY_CHARS,
@@ -24,7 +27,12 @@ from mas.agent.activity import (
     SessionLog,
     Throttle,
 )
-from mas.agent.session import classify, describe_result
+from mas.agent.session import (
+    classify,
+    describe_result,
+    gave_up,
+    is_about_history,
+)
 from mas.model import FailureKind, Usage
 
 WORKSPACE = Path("/shared/7f0c/count")
@@ -144,6 +152,77 @@ def test_the_result_has_the_last_word_on_usage(log: SessionLog) -> None:
 def test_a_result_without_models_still_has_its_usage(log: SessionLog) -> None:
     log.take(a_result(usage={"input_tokens": 3, "output_tokens": 4}))
     assert log.usage == Usage(3, 4)
+
+
+def test_what_a_session_had_used_before_is_not_counted_again() -> None:
+    log = SessionLog(WORKSPACE, Usage(10, 20, 30, 0, 0.4))
+    model: Any = {"inputTokens": 15, "outputTokens": 21, "cacheReadInputTokens": 29}
+    log.take(a_result(model_usage={"a": model}, total_cost_usd=0.5))
+    assert structs.replace(log.usage, cost_usd=0.0) == Usage(5, 1)
+    assert log.usage.cost_usd == pytest.approx(0.1)
+
+
+def test_what_a_session_had_used_before_is_only_in_the_account_by_model() -> None:
+    log = SessionLog(WORKSPACE, Usage(10, 20, 30, 0, 0.4))
+    log.take(a_result(usage={"input_tokens": 3, "output_tokens": 4}))
+    assert log.usage == Usage(3, 4)
+
+
+def a_retry(status: int | None) -> SystemMessage:
+    return SystemMessage("api_retry", {"error_status": status, "retry_delay_ms": 500})
+
+
+def test_refused_credentials_are_counted_in_a_row(log: SessionLog) -> None:
+    for status in (401, None, 401, 529, 403):
+        log.take(a_retry(status))
+    assert log.refusals == [403]
+    log.take(a_retry(401))
+    assert log.refusals == [403, 401]
+    log.take(using("Bash"))
+    assert log.refusals == []
+
+
+def test_what_the_cli_says_in_claudes_place_is_no_reply(log: SessionLog) -> None:
+    log.take(AssistantMessage([], "<synthetic>", error="server_error"))
+    assert not log.has_reply
+    log.take(using("Bash"))
+    assert log.has_reply
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (ProcessError("No conversation found", exit_code=1), True),
+        (ProcessError("killed", exit_code=-9), False),
+        (ProcessError("terminated", exit_code=143), False),
+        (ProcessError("unknown"), False),
+        (CLIConnectionError("no pipe"), False),
+        (None, False),
+    ],
+)
+def test_a_cli_that_gives_up_is_told_from_one_that_was_ended(
+    cause: Exception | None, *, expected: bool
+) -> None:
+    assert gave_up(cause) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "expected"),
+    [
+        (400, "messages.3: `tool_use` ids were found without `tool_result`", True),
+        (400, "API Error: 400 due to tool use concurrency issues.", True),
+        (400, "Prompt is too long", True),
+        (413, "Prompt is too long", True),
+        (400, "Your credit balance is too low", False),
+        (529, "messages are not taken now", False),
+        (None, "messages.", False),
+    ],
+)
+def test_a_refusal_of_the_history_is_told_from_others(
+    status: int | None, words: str, *, expected: bool
+) -> None:
+    result = a_result(is_error=True, result=words, api_error_status=status)
+    assert is_about_history(result) is expected
 
 
 @pytest.mark.parametrize(

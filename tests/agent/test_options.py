@@ -25,11 +25,14 @@ async def options_for(
             id="count", description="", required_capabilities=capabilities
         )
         order = structs.replace(order, subtask=subtask)
+    goes_on = changes.pop("goes_on", False)
     workspace = prepare(order)
     claude = a_configuration(folder / "config", **changes).claude
     report = (shown if shown is not None else []).append
     async with open_tools(order, NOWHERE, workspace) as toolbox:
-        return session_options(order, claude, workspace, toolbox, report)
+        return session_options(
+            order, claude, workspace, toolbox, report, goes_on=goes_on
+        )
 
 
 async def stop(options: ClaudeAgentOptions) -> Any:
@@ -59,6 +62,14 @@ async def test_the_web_is_for_those_who_need_it(tmp_path: Path) -> None:
         assert isinstance(options.tools, list)
         assert ("WebSearch" in options.tools) is allowed
         assert ("WebFetch" in options.allowed_tools) is allowed
+
+
+async def test_a_session_is_begun_or_gone_on_with(tmp_path: Path) -> None:
+    begun = await options_for(tmp_path)
+    assert (begun.session_id is None, begun.resume) == (False, None)
+    resumed = await options_for(tmp_path, goes_on=True)
+    assert (resumed.session_id, resumed.resume is None) == (None, False)
+    assert not resumed.fork_session
 
 
 async def test_a_command_is_given_up_before_the_attempt(tmp_path: Path) -> None:

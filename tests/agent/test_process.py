@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
@@ -34,11 +34,15 @@ pytestmark = pytest.mark.usefixtures("leaves_no_process")
 async def busy_agent(
     folder: Path, heartbeat_s: float = 10, inactivity_timeout_s: float = 30
 ) -> AsyncIterator[Agent]:
-    """An agent in the middle of a Bash command, with a child that called setsid."""
+    """An agent in the middle of a Bash command, with a child that called setsid.
+
+    The command makes the file ``trapped`` when it is asked to end, before it is killed.
+    """
     started = folder / "started"
     command = (
-        f"setsid sleep 301 >/dev/null 2>&1 & echo > {started}; "
-        "python3 -c 'import time; time.sleep(300)'"
+        "setsid nohup sleep 301 >/dev/null 2>&1 & "
+        f"trap 'echo > {folder / 'trapped'}; exit' TERM; echo > {started}; "
+        "sleep 300 & wait"
     )
     turns: list[TurnLike] = [
         [tool_use("Bash", command=command, timeout=200_000)],
@@ -52,7 +56,7 @@ async def busy_agent(
         )
         async with agent(structs.replace(configuration, heartbeat_s=heartbeat_s)) as it:
             await it.send(an_order(folder / "count"))
-            await it.activity("setsid sleep 301")
+            await it.activity("setsid nohup sleep 301")
             await eventually(started.exists)
             yield it
 
@@ -99,7 +103,7 @@ async def test_a_cli_that_hangs_is_killed_after_its_silence(tmp_path: Path) -> N
         for child in psutil.Process(it.pid).children():
             child.suspend()
         # The SDK would give it 10 s more before it kills.
-        done = await it.next(AttemptDone, deadline_s=9)
+        done = await it.next(AttemptDone, deadline_s=12)
         assert it.children() == []
     assert done.failure is FailureKind.INACTIVITY
 
@@ -109,7 +113,7 @@ async def test_a_cli_that_hangs_can_be_stopped(tmp_path: Path) -> None:
         for child in psutil.Process(it.pid).children():
             child.suspend()
         await it.send(StopAttempt(subtask_id="count", attempt=1, reason="enough"))
-        done = await it.next(AttemptDone, deadline_s=6)
+        done = await it.next(AttemptDone, deadline_s=9)
         assert it.children() == []
     assert (done.failure, done.error) == (FailureKind.CANCELLED, "enough")
 
@@ -139,13 +143,47 @@ async def test_heartbeats_go_on_and_measure_the_whole_tree(tmp_path: Path) -> No
         assert beat.tasks_completed == 0
 
 
-async def test_the_end_of_the_pipe_ends_everything(tmp_path: Path) -> None:
+async def say_shutdown(it: Agent) -> None:
+    await it.send(Shutdown())
+
+
+async def close_pipe(it: Agent) -> None:
+    await it.close_stdin()
+
+
+async def send_sigterm(it: Agent) -> None:
+    it.process.send_signal(signal.SIGINT)  # Ctrl-C is the supervisor's
+    it.process.send_signal(signal.SIGTERM)
+
+
+ENDS = [(say_shutdown, 0), (close_pipe, 0), (send_sigterm, 143)]
+
+
+@pytest.mark.parametrize(("end", "code"), ENDS)
+async def test_an_end_interrupts_the_session_and_leaves_nothing(
+    tmp_path: Path, end: Callable[[Agent], Awaitable[None]], code: int
+) -> None:
     async with busy_agent(tmp_path) as it:
         children = it.children()
-        await it.close_stdin()
-        assert await it.ended() == 0
+        await end(it)
+        assert await it.ended() == code
         assert gone(children)
         assert it.said(AttemptDone) == []
+    assert (tmp_path / "trapped").exists()
+    assert it.stderr == b""
+
+
+@pytest.mark.parametrize(("end", "code"), ENDS)
+async def test_a_cli_that_hangs_does_not_hold_up_the_end(
+    tmp_path: Path, end: Callable[[Agent], Awaitable[None]], code: int
+) -> None:
+    async with busy_agent(tmp_path) as it:
+        children = it.children()
+        for child in psutil.Process(it.pid).children():
+            child.suspend()
+        await end(it)
+        assert await it.ended() == code
+        assert gone(children)
 
 
 async def test_shutdown_ends_it() -> None:
@@ -160,15 +198,6 @@ async def test_a_hangup_ends_it() -> None:
         await it.next(Heartbeat)
         it.process.send_signal(signal.SIGHUP)
         assert await it.ended() == 128 + signal.SIGHUP
-
-
-async def test_sigterm_ends_everything_and_sigint_nothing(tmp_path: Path) -> None:
-    async with busy_agent(tmp_path) as it:
-        children = it.children()
-        it.process.send_signal(signal.SIGINT)
-        it.process.send_signal(signal.SIGTERM)
-        assert await it.ended() == 143
-        assert gone(children)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +304,7 @@ async def test_a_full_pipe_does_not_keep_it_from_ending(tmp_path: Path) -> None:
         # Each is answered, not configured as it is; nobody reads the answers.
         await process.stdin.send(frame(encode(an_order(tmp_path / "count"))) * 5_000)
         await process.stdin.aclose()
-        with anyio.fail_after(5):
+        with anyio.fail_after(10):
             assert await process.wait() == 0
 
 
@@ -292,14 +321,20 @@ worker.serve("agent_1", 0, 1)
 """
 
 
-async def test_the_end_of_the_pipe_is_noticed_while_the_loop_is_stuck() -> None:
+@pytest.mark.parametrize("says_shutdown", [True, False])
+async def test_an_end_is_noticed_while_the_loop_is_stuck(
+    *, says_shutdown: bool
+) -> None:
     process = await anyio.open_process([sys.executable, "-c", STUCK])
     async with process:
         assert process.stdin is not None
         assert process.stderr is not None
         assert await process.stderr.receive(5) == b"stuck"
-        await process.stdin.aclose()
-        with anyio.fail_after(5):
+        if says_shutdown:
+            await process.stdin.send(frame(encode(Shutdown())))
+        else:
+            await process.stdin.aclose()
+        with anyio.fail_after(10):
             assert await process.wait() == 0
 
 
@@ -346,3 +381,31 @@ async def test_an_sdk_that_cannot_be_loaded_is_told_with_every_attempt(
 async def test_by_hand_it_says_what_it_is() -> None:
     result = await anyio.run_process([*COMMAND, "--help"])
     assert b"started by mas" in result.stdout
+
+
+_PARENT = """
+import subprocess, sys
+configuration, *command = sys.argv[1:]
+child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdin.write(bytes.fromhex(configuration))
+child.stdin.flush()
+said = b""
+while b"heartbeat" not in said:
+    said += child.stdout.read(1)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a stopped child")
+async def test_a_stopped_agent_ends_with_its_supervisor(tmp_path: Path) -> None:
+    configuration = frame(encode(a_configuration(tmp_path / "config"))).hex()
+    command = [sys.executable, "-c", _PARENT, configuration, *COMMAND]
+    async with await anyio.open_process(command, stdout=PIPE, stdin=DEVNULL) as parent:
+        assert parent.stdout is not None
+        with anyio.fail_after(30):
+            stopped = psutil.Process(int(await parent.stdout.receive()))
+        stopped.suspend()
+        await eventually(lambda: stopped.status() == psutil.STATUS_STOPPED)
+        parent.kill()
+        assert gone([stopped])

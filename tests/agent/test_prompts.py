@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from mas.agent.prompts import MAX_FILES_LISTED, SYSTEM_PROMPT, attempt_prompt
+from mas.agent.prompts import (
+    MAX_FILES_LISTED,
+    SYSTEM_PROMPT,
+    attempt_prompt,
+    resumed_prompt,
+)
 from mas.agent.workspace import ContextFile, Workspace
 from mas.model import Subtask
 from mas.wire.messages import PreviousAttempt, RunAttempt
@@ -79,3 +84,37 @@ def test_a_retry_is_told_why_the_others_failed(order: RunAttempt) -> None:
 def test_input_data_is_shown(order: RunAttempt) -> None:
     subtask = Subtask(id="count", description="Count", input_data={"größe": [1, 2]})
     assert '"größe": [' in prompt(structs.replace(order, subtask=subtask))
+
+
+LOST = PreviousAttempt(attempt=2, agent_id="agent_2", error="agent_2 was {lost}: hung")
+FAILED = PreviousAttempt(attempt=1, agent_id="agent_1", error="no such table: t")
+
+
+def test_who_goes_on_is_told_why_and_how_to_end(order: RunAttempt) -> None:
+    order = structs.replace(
+        order, attempt=3, resumes=True, previous_attempts=(FAILED, LOST)
+    )
+    text = resumed_prompt(order, Workspace(ROOT, (), ()))
+    assert text.startswith("# Your subtask (count)\n\nCount the things\n")
+    assert "this is attempt 3" in text
+    assert "agent_2 was {lost}: hung" in text
+    assert "no such table" not in text
+    assert "Do not do again what is done" in text
+    assert f"Write {ROOT}/output/result.json" in text
+
+
+def test_who_goes_on_for_no_known_reason_is_told_of_none(order: RunAttempt) -> None:
+    text = resumed_prompt(structs.replace(order, attempt=2), Workspace(ROOT, (), ()))
+    assert "was cut off. Whatever" in text
+
+
+def test_who_begins_where_another_was_cut_off_is_told_where_its_work_is(
+    order: RunAttempt,
+) -> None:
+    order = structs.replace(order, attempt=3, resumes=True, previous_attempts=(LOST,))
+    text = prompt(order)
+    assert order.task_description in text
+    assert "This is attempt 3" in text
+    assert "attempt 2: agent_2 was {lost}: hung" in text
+    assert "still in output/ and temp/" in text
+    assert "attempts/" not in text

@@ -132,12 +132,13 @@ async def test_the_gate_decides_what_is_done(tmp_path: Path) -> None:
     missing, gone = "output/result.json does not exist", "'gone', which does not exist"
     faulty = write_result(files_created=["gone"])
     failing = write_result(success=False, summary="the page is away")
+    stubborn: list[Step] = ["I am done."] * (STOP_HOOK_BLOCK_CAP + 1)
     cases = [
         Case("nothing", ["I am done.", _sent_back(missing), "Now I am."]),
         Case("faulty", [[faulty], "Done.", _sent_back(gone), "Done."]),
         Case(
             "never",
-            ["I am done."] * (STOP_HOOK_BLOCK_CAP + 1),
+            stubborn,
             FailureKind.NO_RESULT,
             missing,
         ),
@@ -146,6 +147,18 @@ async def test_the_gate_decides_what_is_done(tmp_path: Path) -> None:
             [[failing], "Done."],
             FailureKind.REPORTED_FAILURE,
             "the page is away",
+        ),
+        Case(
+            "huge",
+            [[bash("truncate -s 100M output/result.json")], *stubborn],
+            FailureKind.NO_RESULT,
+            "104857600 bytes, the limit is",
+        ),
+        Case(
+            "removed",
+            [[write_result()], [bash('rm -rf "$PWD"')], *stubborn],
+            FailureKind.NO_RESULT,
+            missing,
         ),
     ]
     ends = await run_cases(tmp_path, cases)
@@ -261,3 +274,12 @@ async def test_a_cli_that_dies_is_told_with_its_exit_code(tmp_path: Path) -> Non
     assert killed.failure is FailureKind.INTERNAL
     assert killed.error == "the Claude CLI broke off: it ended with exit code -9"
     assert killed.usage.tokens > 0
+
+
+async def test_a_cli_that_does_not_start_is_told_with_its_words(tmp_path: Path) -> None:
+    done = await attempted(tmp_path, [], permission_mode="nonsense")
+    assert done.failure is FailureKind.INTERNAL
+    first, *stderr = (done.error or "").splitlines()
+    assert first == "the Claude CLI did not start: it ended with exit code 1"
+    assert "nonsense" in "\n".join(stderr)
+    assert done.usage.tokens == 0

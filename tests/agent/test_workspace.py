@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mas.agent.workspace import Workspace, WorkspaceError, prepare
-from mas.wire.messages import PreviousAttempt
-from tests.agent.orders import a_dependency, an_order
+from mas.gates import left_result
+from mas.wire.messages import PreviousAttempt, RunAttempt
+from tests.agent.orders import a_dependency, an_order, result_json
 
 
 @pytest.fixture
@@ -196,3 +197,81 @@ def test_copying_ends_where_it_is_told_to(tmp_path: Path, made: Path) -> None:
     order = an_order(tmp_path / "count", dependencies=(a_dependency("load", made),))
     with pytest.raises(StoppedError):
         prepare(order, stop)
+
+
+def resumed(folder: Path, attempt: int = 2, **changes: Any) -> RunAttempt:
+    return an_order(folder, attempt=attempt, resumes=True, **changes)
+
+
+def test_an_attempt_that_goes_on_finds_everything_but_context_as_it_was(
+    tmp_path: Path,
+) -> None:
+    first = prepare(an_order(tmp_path / "count"))
+    (first.output / "result.json").write_text("unfinished")
+    (first.root / "temp" / "draft").write_text("kept")
+    (first.root / "notes").write_text("kept")
+    (first.root / "context" / "left").write_text("by the last attempt")
+    error = PreviousAttempt(attempt=1, agent_id="agent_2", error="killed")
+    again = prepare(resumed(tmp_path / "count", previous_attempts=(error,)))
+    assert (again.output / "result.json").read_text() == "unfinished"
+    assert (again.root / "temp" / "draft").read_text() == "kept"
+    assert (again.root / "notes").read_text() == "kept"
+    assert not (again.root / "attempts").exists()
+    names = {path.name for path in (again.root / "context").iterdir()}
+    assert names == {
+        *("task.json", "files", "previous_results.json", "previous_attempts.json"),
+    }
+    assert read(again, "task.json")["attempt"] == 2
+    assert read(again, "previous_attempts.json")[0]["error"] == "killed"
+
+
+def test_an_attempt_that_goes_on_where_nothing_is_left_begins(tmp_path: Path) -> None:
+    workspace = prepare(resumed(tmp_path / "count"))
+    assert list(workspace.output.iterdir()) == []
+    assert read(workspace, "task.json")["attempt"] == 2
+
+
+@pytest.mark.parametrize("name", ["output", "temp"])
+@pytest.mark.parametrize("resumes", [False, True])
+def test_what_only_looks_like_a_folder_is_replaced(
+    tmp_path: Path, name: str, *, resumes: bool
+) -> None:
+    root = prepare(an_order(tmp_path / "count")).root
+    (tmp_path / "elsewhere").mkdir()
+    (root / name).rmdir()
+    (root / name).symlink_to(tmp_path / "elsewhere")
+    prepare(an_order(tmp_path / "count", attempt=2, resumes=resumes))
+    assert not (root / name).is_symlink()
+    (root / name).rmdir()
+    (root / name).write_text("a file")
+    prepare(an_order(tmp_path / "count", attempt=3, resumes=resumes))
+    assert (root / name).is_dir()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_workspace_that_was_not_quite_prepared_is_nobodys(
+    tmp_path: Path, made: Path, *, resumes: bool
+) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop() -> None:
+        raise StoppedError
+
+    first = prepare(an_order(tmp_path / "count"))
+    (first.output / "result.json").write_text(result_json())
+    assert left_result(first.root, 1).faults == ()
+    (made / "table.csv").touch()
+    order = an_order(
+        tmp_path / "count",
+        attempt=2,
+        resumes=resumes,
+        dependencies=(a_dependency("load", made),),
+    )
+    with pytest.raises(StoppedError):
+        prepare(order, stop)
+    for attempt in (1, 2):
+        assert "does not exist" in left_result(first.root, attempt).faults[0]
+    prepare(order)
+    assert (left_result(first.root, 2).faults == ()) is resumes

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,38 @@ class Mas:
 
     def interrupted(self, *arguments: str, after: str, times: int = 1) -> Done:
         """Send SIGINT, as Ctrl-C does, when a JSON line of type ``after`` comes."""
+        return self.stopped(
+            signal.SIGINT,
+            *arguments,
+            when=lambda event: event["type"] == after,
+            times=times,
+        )
+
+    def stopped(
+        self,
+        number: signal.Signals,
+        *arguments: str,
+        when: Callable[[dict[str, Any]], bool],
+        times: int = 1,
+    ) -> Done:
+        """Send the signal when a JSON line comes of which ``when`` is true."""
         with self.start(*arguments, "--json") as process:
             assert process.stdout is not None and process.stderr is not None
-            seen = b""
-            for line in process.stdout:
-                seen += line
-                if json.loads(line)["type"] == after:
-                    break
+            seen = read_until(process, when)
             for _ in range(times):
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
             out, err = process.communicate(timeout=_DEADLINE_S)
         return Done(process.returncode, (seen + out).decode(), err.decode())
+
+
+def read_until(
+    process: subprocess.Popen[bytes], when: Callable[[dict[str, Any]], bool]
+) -> bytes:
+    """Read its JSON lines up to the first of which ``when`` is true."""
+    assert process.stdout is not None
+    seen = b""
+    for line in process.stdout:
+        seen += line
+        if when(json.loads(line)):
+            return seen
+    raise AssertionError(f"it ended before that: {seen.decode()}")

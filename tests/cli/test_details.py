@@ -117,12 +117,27 @@ def test_a_finished_task_shows_its_result_and_each_subtasks_fate() -> None:
     assert lines[-1] == "  /home/ann/shared_files/3f2a91c0-77/fetch/output/a.csv"
 
 
-def test_what_was_running_when_the_supervisor_died_is_interrupted() -> None:
+def test_a_task_whose_supervisor_died_is_interrupted_and_says_how_to_go_on() -> None:
     task = replace(TASK, owner_alive=False)
     lines = shown(task, RESULTS).splitlines()
 
     assert lines[1].startswith("↻ interrupted")
-    assert "↻ clean    interrupted  agent_2" in lines
+    assert lines[3] == "! go on: mas resume 3f2a91c0-77"
+    assert "↻ clean    in_progress  agent_2" in lines
+
+
+def test_a_task_that_stopped_by_itself_is_suspended_and_says_why() -> None:
+    task = replace(TASK, owner_alive=False, suspended="PostgreSQL was away.")
+    lines = shown(task, RESULTS).splitlines()
+
+    assert lines[1].startswith("↻ suspended")
+    assert lines[3] == "! PostgreSQL was away. go on: mas resume 3f2a91c0-77"
+
+
+def test_what_a_former_run_said_is_not_told_of_a_task_that_goes_on() -> None:
+    task = replace(TASK, suspended="PostgreSQL was away.")
+
+    assert "PostgreSQL was away" not in shown(task, RESULTS)
 
 
 def test_a_task_without_a_plan_says_so() -> None:

@@ -16,9 +16,11 @@ from mas.core.events import (
     Event,
     PlanAccepted,
     Recorded,
+    ResultIgnored,
     SubtaskFinished,
     TaskCreated,
     TaskFinished,
+    TaskResumed,
     TaskSuspended,
     Waiting,
 )
@@ -66,6 +68,26 @@ def attempt(status: Status, **fields: object) -> AttemptFinished:
             "stats  started on agent_2 (try 1)",
         ),
         (
+            AttemptStarted(
+                subtask_id="stats", attempt=2, agent_id="agent_2", resumes=True
+            ),
+            "stats  continued on agent_2 (try 2)",
+        ),
+        (
+            ResultIgnored(
+                subtask_id="stats",
+                attempt=1,
+                agent_id="agent_2",
+                status=Status.COMPLETED,
+                error="attempt 2 took its place",
+            ),
+            "stats  attempt 1 ended late: attempt 2 took its place",
+        ),
+        (
+            TaskResumed(owner="s1 on host, process 1", epoch=2),
+            "task  3f2a91c0 goes on where it stopped",
+        ),
+        (
             attempt(
                 Status.COMPLETED,
                 execution_time=41.2,
@@ -101,6 +123,10 @@ def attempt(status: Status, **fields: object) -> AttemptFinished:
         (
             TaskSuspended(reason="the budget is used up.", hint="Raise it."),
             "task  suspended: the budget is used up. Raise it",
+        ),
+        (
+            TaskSuspended(reason="Ctrl-C", hint="mas resume 3f2a", interrupted=True),
+            "task  interrupted: Ctrl-C. mas resume 3f2a",
         ),
         (
             TaskFinished(status=Status.FAILED, result={}, error="fx failed"),

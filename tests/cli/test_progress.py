@@ -224,6 +224,14 @@ def test_what_holds_for_the_whole_task_is_above_the_rows() -> None:
         "! agent_1 is out of this run: 6 failures in 60 s",
     ]
 
+    run.tell(Waiting(reason=""))
+    assert "429" not in screen(run, 80)
+
+    run.tell(TaskSuspended(reason="Ctrl-C was pressed", hint="go on", interrupted=True))
+    lines = screen(run, 80).splitlines()
+    assert lines[0] == "Quarterly competitor price report  interrupted · 3f2a91c0"
+    assert lines[1] == "! interrupted: Ctrl-C was pressed. go on"
+
     run.tell(TaskSuspended(reason="the budget is used up", hint="raise it"))
     lines = screen(run, 80).splitlines()
     assert lines[0] == "Quarterly competitor price report  suspended · 3f2a91c0"

@@ -182,7 +182,7 @@ def test_ctrl_c_stops_everything_and_keeps_the_task(mas: Mas, times: int) -> Non
     if times == 1:
         assert done.events[-1]["type"] == "task_suspended"
     [task, *_] = mas.run("tasks", "--json").document["tasks"]
-    assert (task["status"], task["owner_alive"]) == ("in_progress", False)
+    assert (task["status"], task["owner_alive"]) == ("interrupted", False)
     assert "interrupted" in mas.run("tasks").out
 
 
@@ -201,7 +201,7 @@ def test_a_reader_that_leaves_stops_the_run_and_keeps_the_task(mas: Mas) -> None
         assert process.wait(timeout=60) == 4
     assert said == ""
     [task, *_] = mas.run("tasks", "--json").document["tasks"]
-    assert (task["status"], task["owner_alive"]) == ("in_progress", False)
+    assert (task["status"], task["owner_alive"]) == ("interrupted", False)
 
 
 def test_a_wrong_key_is_told_and_nothing_is_recorded(mas: Mas) -> None:

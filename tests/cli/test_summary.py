@@ -73,6 +73,14 @@ def test_the_summary_of_a_suspended_task_says_how_to_go_on() -> None:
     assert "the budget is used up. mas resume 3f2a" in summed_up(run, 80)
 
 
+def test_the_summary_of_a_run_that_a_signal_stopped_says_how_to_go_on() -> None:
+    run = price_report()
+    run.tell(TaskSuspended(reason="Ctrl-C", hint="mas resume 3f2a", interrupted=True))
+
+    assert summed_up(run, 80).splitlines()[0].startswith("○ interrupted after")
+    assert "Ctrl-C. mas resume 3f2a" in summed_up(run, 80)
+
+
 def test_the_summary_of_an_interrupted_run_does_not_call_it_done() -> None:
     assert summed_up(price_report(), 80).startswith("○ interrupted after 1 min 4 s")
 

@@ -1,7 +1,7 @@
 """The rules of scheduling, told a second time: a referee for what a scheduler does."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mas.core.events import (
     AgentLost,
@@ -13,15 +13,26 @@ from mas.core.events import (
     Fact,
     FinishTask,
     Record,
+    ResultIgnored,
     SchedulerInput,
     StartAttempt,
     StopAttempt,
     SubtaskFinished,
+    SuspendTask,
     Tick,
 )
 from mas.core.graph import remaining_path_s
 from mas.core.policy import is_retryable
 from mas.model import AgentSpec, FailureKind, Plan, Status
+
+CUT_OFF = {
+    FailureKind.AGENT_LOST,
+    FailureKind.API_ERROR,
+    FailureKind.AUTHENTICATION,
+    FailureKind.INACTIVITY,
+    FailureKind.INTERNAL,
+}
+"""After these the session goes on; it is not the session that failed."""
 
 
 class Fold:
@@ -33,7 +44,11 @@ class Fold:
         self.ended: dict[str, Status] = {}
         self.attempts: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
-        self.interrupted: Counter[str] = Counter()
+        self.losses: Counter[str] = Counter()
+        self.free: Counter[str] = Counter()
+        self.last_start: dict[str, AttemptStarted] = {}
+        self.last_failure: dict[str, FailureKind | None] = {}
+        self.ignored: set[tuple[str, int]] = set()
         for fact in facts:
             self.apply(fact)
 
@@ -44,14 +59,21 @@ class Fold:
                 self.live[key] = (fact.attempt, fact.agent_id)
                 self.attempts[key] += 1
                 self.ended.pop(key, None)
+                self.last_start[key] = fact
             case AttemptFinished(subtask_id=key):
                 del self.live[key]
                 if fact.retry_in_s is None:
                     self.ended[key] = fact.status
                 else:
                     self.statuses[key] = Status.PENDING
-                counter = self.interrupted if fact.retry_in_s == 0 else self.failures
+                self.last_failure[key] = fact.failure
+                counts = fact.retry_in_s != 0
+                counter = self.failures if counts else self.free
                 counter[key] += fact.status is not Status.COMPLETED
+                was_lost = fact.failure is FailureKind.AGENT_LOST
+                self.losses[key] += counts and was_lost
+            case ResultIgnored(subtask_id=key):
+                self.ignored.add((key, fact.attempt))
             case SubtaskFinished(subtask_id=key):
                 self.statuses[key] = fact.status
 
@@ -90,11 +112,13 @@ class Referee:
         self.task_deadline = now + (task_timeout_s or float("inf"))
         self.stopped: dict[str, FailureKind] = {}
         self.stop: FailureKind | None = None
-        self.finish: FinishTask | None = None
+        self.suspends = False
+        self.end: FinishTask | SuspendTask | None = None
 
     def sees(self, event: SchedulerInput, now: float) -> None:
         """An event comes in."""
         self.now = now
+        self.event = event
         match event:
             case AgentReady(agent_id=agent_id) if agent_id not in self.retired:
                 self.present.add(agent_id)
@@ -108,17 +132,36 @@ class Referee:
                 if now >= self.task_deadline:
                     self.stop = self.stop or FailureKind.DEADLINE
                 self.back_off = {k: t for k, t in self.back_off.items() if t > now}
-        self.is_tick = isinstance(event, Tick)
 
-    def judge(self, commands: Iterable[Command]) -> None:
+    @property
+    def late(self) -> AttemptFinished | None:
+        """The event, if it is the end of an attempt that is not live."""
+        event = self.event
+        if not isinstance(event, AttemptFinished):
+            return None
+        live = self.fold.live.get(event.subtask_id)
+        return None if live == (event.attempt, event.agent_id) else event
+
+    def must_ignore(self, event: AttemptFinished) -> bool:
+        key, attempt = event.subtask_id, event.attempt
+        began = 0 < attempt <= self.fold.attempts[key]
+        return began and (key, attempt) not in self.fold.ignored
+
+    def judge(self, commands: Sequence[Command]) -> None:
         """The scheduler answers it with these commands."""
+        if self.end is not None:
+            assert commands == [], "nothing follows the end"
+            return
+        if late := self.late:
+            assert len(commands) == self.must_ignore(late)
         pending: AttemptStarted | None = None
         for command in commands:
-            assert self.finish is None, "nothing follows FinishTask"
+            assert self.end is None, "nothing follows the end"
             assert pending is None or type(command) is StartAttempt
             pending = self.take(command, pending)
         assert pending is None, "a recorded start is followed by the start"
-        if self.is_tick and self.finish is None:
+        assert self.suspends == isinstance(self.end, SuspendTask)
+        if isinstance(self.event, Tick) and self.end is None:
             assert all(due > self.now for due in self.deadline.values())
 
     def next_due(self) -> float | None:
@@ -127,7 +170,7 @@ class Referee:
         if self.stop is None:
             due.append(self.task_deadline)
         first = min(due, default=float("inf"))
-        return None if self.finish or first == float("inf") else first
+        return None if self.end or first == float("inf") else first
 
     def take(
         self, command: Command, pending: AttemptStarted | None
@@ -146,6 +189,9 @@ class Referee:
                 self.may_finish(fact)
                 self.back_off.pop(fact.subtask_id, None)
                 self.record(fact)
+            case Record(fact=ResultIgnored() as fact):
+                self.may_ignore(fact)
+                self.record(fact)
             case Record(fact=AgentReady() | AgentLost() as fact):
                 self.record(fact)
             case StartAttempt():
@@ -159,8 +205,12 @@ class Referee:
                 assert self.stop or due <= self.now
                 self.stopped[key] = self.stop or FailureKind.DEADLINE
             case FinishTask():
-                self.finish = command
+                self.end = command
                 self.task_may_finish(command)
+            case SuspendTask():
+                self.end = command
+                assert command.reason
+                assert "ANTHROPIC_API_KEY" in command.hint
             case _:
                 raise AssertionError(f"unexpected: {command}")
         return None
@@ -171,13 +221,18 @@ class Referee:
 
     def may_start(self, fact: AttemptStarted) -> None:
         key, agent_id = fact.subtask_id, fact.agent_id
-        assert fact.session_id is None
+        assert self.fold.statuses[key] is not Status.COMPLETED
+        assert fact.session_id
+        former = self.fold.last_start.get(key)
+        assert fact.resumes == (self.fold.last_failure.get(key) in CUT_OFF)
+        assert fact.resumes == bool(former and former.session_id == fact.session_id)
         assert self.stop is None
+        assert not self.suspends
         assert self.is_runnable(key)
         assert agent_id in self.idle()
         assert self.fits(agent_id, key)
         assert fact.attempt == self.fold.attempts[key] + 1
-        assert fact.attempt <= self.max_attempts + self.fold.interrupted[key]
+        assert fact.attempt <= self.max_attempts + self.fold.free[key]
         for other in self.subtasks:
             if self.is_runnable(other) and self.rank[other] < self.rank[key]:
                 assert not self.fits(agent_id, other), f"{other} goes before {key}"
@@ -189,6 +244,8 @@ class Referee:
         stopped = self.stopped.pop(key, None)
         is_inherited = key in self.inherited
         self.inherited.discard(key)
+        if isinstance(self.event, AgentLost):
+            assert not is_inherited, "a new agent of that name knows nothing of it"
         if fact.status is Status.COMPLETED:
             assert fact.retry_in_s is None
             return
@@ -198,9 +255,19 @@ class Referee:
             assert fact.failure is stopped
         was_cancelled = stopped is FailureKind.CANCELLED
         assert fact.status is (Status.CANCELLED if was_cancelled else Status.FAILED)
+        if fact.failure is FailureKind.AUTHENTICATION:
+            assert self.stop is None
+            assert fact.retry_in_s == 0
+            self.suspends = True
+            return
         retry = self.stop is None and self.is_runnable_by_any(key)
         if retry and is_inherited and fact.failure is FailureKind.AGENT_LOST:
             assert fact.retry_in_s == 0
+            return
+        was_lost = fact.failure is FailureKind.AGENT_LOST and not is_inherited
+        if was_lost and self.fold.losses[key] == 2:
+            assert fact.retry_in_s is None
+            assert fact.error.startswith("its agent was lost 3 times: ")
             return
         tries_left = self.fold.failures[key] + 1 < self.max_attempts
         retry = retry and tries_left and is_retryable(fact.failure)
@@ -208,6 +275,18 @@ class Referee:
         if fact.retry_in_s is not None:
             assert fact.retry_in_s >= 1
             self.back_off[key] = self.now + fact.retry_in_s
+
+    def may_ignore(self, fact: ResultIgnored) -> None:
+        late = self.late
+        assert late is not None
+        assert fact.error
+        assert fact == ResultIgnored(
+            subtask_id=late.subtask_id,
+            attempt=late.attempt,
+            agent_id=late.agent_id,
+            status=late.status,
+            error=fact.error,
+        )
 
     def may_finish(self, fact: SubtaskFinished) -> None:
         key = fact.subtask_id

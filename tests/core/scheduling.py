@@ -18,6 +18,9 @@ from mas.core.events import (
 from mas.core.scheduler import Scheduler
 from mas.model import AgentSpec, FailureKind, Plan, Status, Subtask
 
+SESSION = "a new session"
+"""Every session that a scheduler in these tests begins."""
+
 OUTPUT = {"success": True, "data": {}, "summary": "done", "files_created": []}
 
 
@@ -57,6 +60,7 @@ def scheduler(
     return Scheduler(
         Plan(subtasks),
         agents,
+        new_session_id=lambda: SESSION,
         max_attempts=max_attempts,
         attempt_timeout_s=attempt_timeout_s,
         task_timeout_s=task_timeout_s,
@@ -97,10 +101,18 @@ def failed(
     )
 
 
-def started(key: str, attempt: int = 1, agent: int = 1) -> list[Command]:
+def started(
+    key: str, attempt: int = 1, agent: int = 1, *, resumes: bool = False
+) -> list[Command]:
     """What the start of an attempt looks like."""
     agent_id = f"agent_{agent}"
-    fact = AttemptStarted(subtask_id=key, attempt=attempt, agent_id=agent_id)
+    fact = AttemptStarted(
+        subtask_id=key,
+        attempt=attempt,
+        agent_id=agent_id,
+        session_id=SESSION,
+        resumes=resumes,
+    )
     return [Record(fact), StartAttempt(key, attempt, agent_id)]
 
 

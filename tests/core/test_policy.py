@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mas.core.policy import RestartIntensity, is_retryable, retry_delay_s
+from mas.core.policy import (
+    RestartIntensity,
+    is_retryable,
+    resumes_session,
+    retry_delay_s,
+)
 from mas.model import FailureKind
 
 
@@ -25,6 +30,27 @@ def test_what_another_attempt_cannot_change_is_final() -> None:
         FailureKind.REFUSAL,
         FailureKind.CANCELLED,
     }
+
+
+def test_a_session_goes_on_where_it_was_only_cut_off() -> None:
+    resumed = {kind for kind in FailureKind if resumes_session(kind)}
+    assert resumed == {
+        FailureKind.AGENT_LOST,
+        FailureKind.API_ERROR,
+        FailureKind.AUTHENTICATION,
+        FailureKind.INACTIVITY,
+        FailureKind.INTERNAL,
+    }
+
+
+def test_five_crashes_in_a_minute_are_mended_and_the_sixth_is_not() -> None:
+    intensity = RestartIntensity(max_restarts=5, window_s=60)
+    for now in (0.0, 12.0, 24.0, 36.0, 48.0):
+        assert intensity.record(now) is not None
+    assert intensity.record(60.0) is None
+    slower = RestartIntensity(max_restarts=5, window_s=60)
+    for now in (0.0, 12.0, 24.0, 36.0, 48.0, 60.1):
+        assert slower.record(now) is not None
 
 
 def test_a_lone_crash_is_mended_at_once() -> None:

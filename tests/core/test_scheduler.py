@@ -46,7 +46,7 @@ class TestCourse:
             finished("b"),
             FinishTask(Status.COMPLETED, None),
         ]
-        assert s.is_finished
+        assert s.is_over
         assert s.next_wakeup() is None
 
     def test_nothing_follows_the_end(self) -> None:
@@ -76,7 +76,7 @@ class TestCourse:
         )
         s.handle(ready(), 0.0)
         order = ["urgent"]
-        while not s.is_finished:
+        while not s.is_over:
             order += [key for key, _ in starts(s.handle(done(order[-1]), 1.0))]
         assert order == ["urgent", "head", "tail", "long", "short", "twin of short"]
 
@@ -219,7 +219,7 @@ class TestSpeed:
             queue += starts(s.handle(result, float(number)))
             s.next_wakeup()
         spent = time.process_time() - began
-        assert s.is_finished
+        assert s.is_over
         assert len(queue) == subtasks
         return spent / subtasks
 

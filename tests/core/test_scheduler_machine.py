@@ -1,10 +1,14 @@
 """The scheduler through random plans, rosters, losses, failures, cancels and crashes.
 
 ``Referee`` knows the rules: it allows or refuses each command, and after each step the
-scheduler must agree with what the recorded facts say.
+scheduler and a view must agree with what the recorded facts say. At any step another
+supervisor may go on from any prefix of them.
 """
 
-from hypothesis import settings
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -21,15 +25,27 @@ from mas.core.events import (
     AttemptFinished,
     CancelRequested,
     Fact,
+    PlanAccepted,
+    Record,
+    Recorded,
     SchedulerInput,
+    SuspendTask,
+    TaskCreated,
+    TaskResumed,
+    TaskSuspended,
     Tick,
+    fact_of,
 )
+from mas.core.progress import Node, Progress
 from mas.core.scheduler import Scheduler
+from mas.core.view import RunView
 from mas.model import AgentSpec, FailureKind, Plan, Status, Subtask
 from tests.core.referee import Referee
 
 TIMEOUT_S = 40.0
 CAPABILITIES = st.sampled_from([(), ("x",), ("y",), ("x", "y"), ("x", "y", "z")])
+FIRST_FACTS = 2
+"""The task and its plan: no supervisor has anything to go on with before them."""
 
 
 @st.composite
@@ -56,13 +72,30 @@ rosters = st.lists(CAPABILITIES, min_size=1, max_size=4).map(
         AgentSpec(id=f"agent_{n}", capabilities=item) for n, item in enumerate(items)
     )
 )
+failure_kinds = st.sampled_from(
+    [
+        *[FailureKind.AGENT_LOST] * 4,
+        # A refusal of the credentials ends the run: it has a rule of its own.
+        *[kind for kind in FailureKind if kind is not FailureKind.AUTHENTICATION],
+    ]
+)
+
+
+def told(progress: Progress) -> dict[str, dict[str, object]]:
+    """All that a fold of the facts knows, in a form that can be compared."""
+    names = [name for name in Node.__slots__ if name not in ("dependents", "story")]
+    return {
+        key: {name: getattr(node, name) for name in names}
+        | {"status": progress.statuses[key]}
+        for key, node in progress.nodes.items()
+    }
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         plan=plans(),
         roster=rosters,
-        max_attempts=st.integers(1, 3),
+        max_attempts=st.integers(1, 5),
         task_timeout_s=st.sampled_from([0.0, 0.0, 90.0]),
     )
     def begin(
@@ -78,19 +111,40 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.subtask_ids = sorted(item.id for item in plan.subtasks)
         self.max_attempts = max_attempts
         self.task_timeout_s = task_timeout_s
-        self.facts: list[Fact] = []
+        self.journal: list[Recorded] = []
+        self.commits: list[int] = []
+        self.sessions = count(1)
+        self.last_end: AttemptFinished | None = None
         self.now = 100.0
+        self.clock = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+        self.view = RunView(max_attempts=max_attempts)
+        self.record(TaskCreated(description="it"))
+        self.record(PlanAccepted(plan=plan))
         self.start()
+
+    @property
+    def facts(self) -> list[Fact]:
+        return [fact_of(recorded) for recorded in self.journal]
+
+    def record(self, fact: Fact) -> None:
+        """A fact is durable, and shown."""
+        recorded = Recorded(
+            seq=len(self.journal) + 1, at=self.clock, task_id="t", event=fact
+        )
+        self.journal.append(recorded)
+        self.view.apply(recorded)
 
     def start(self) -> None:
         """A supervisor takes the task, with the facts so far."""
+        facts = self.facts
         self.scheduler = Scheduler(
             self.plan,
             self.roster,
+            new_session_id=lambda: f"session {next(self.sessions)}",
             max_attempts=self.max_attempts,
             attempt_timeout_s=TIMEOUT_S,
             task_timeout_s=self.task_timeout_s,
-            history=self.facts,
+            history=facts,
         )
         self.referee = Referee(
             self.plan,
@@ -98,12 +152,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_attempts=self.max_attempts,
             attempt_timeout_s=TIMEOUT_S,
             task_timeout_s=self.task_timeout_s,
-            history=self.facts,
+            history=facts,
             now=self.now,
         )
         live = {attempt.subtask_id for attempt in self.scheduler.live_attempts}
         assert live == set(self.referee.fold.live)
         self.handle(Tick())
+
+    def resume(self) -> None:
+        """Another supervisor goes on with what is in the journal."""
+        self.record(TaskResumed(owner="s2 on a laptop, process 2", epoch=2))
+        self.start()
 
     # What may happen.
 
@@ -114,11 +173,54 @@ class SchedulerMachine(RuleBasedStateMachine):
         known = agent_id in self.referee.present | self.referee.retired
         self.handle(event, nothing=known)
 
-    @rule(data=st.data(), retired=st.sampled_from([False, False, True]))
-    def an_agent_is_lost(self, data: st.DataObject, retired: bool) -> None:
+    @rule()
+    def all_agents_get_ready(self) -> None:
+        for agent_id in self.agent_ids:
+            self.handle(AgentReady(agent_id=agent_id, pid=1, capabilities=()))
+
+    @rule(
+        data=st.data(),
+        retired=st.sampled_from([*[False] * 7, True]),
+        left_something=st.booleans(),
+    )
+    def an_agent_is_lost(
+        self, data: st.DataObject, retired: bool, left_something: bool
+    ) -> None:
+        """What it left may be of an attempt that has ended."""
         agent_id = data.draw(st.sampled_from(self.agent_ids))
         event = AgentLost(agent_id=agent_id, error="exit code 1", retired=retired)
-        self.handle(event, nothing=agent_id in self.referee.retired)
+        left = self.last_end if left_something else None
+        self.handle(event, nothing=agent_id in self.referee.retired, left=left)
+
+    @precondition(lambda self: self.live_here())
+    @rule(data=st.data())
+    def an_agent_is_lost_but_left_its_result(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(self.live_here()))
+        left = self._any_result(key)
+        self.handle(AgentLost(agent_id=left.agent_id, error="killed"), left=left)
+        assert self.scheduler.statuses[key] is Status.COMPLETED
+
+    @precondition(lambda self: self.live_here())
+    @rule(data=st.data(), times=st.integers(1, 4))
+    def a_subtask_kills_its_agents(self, data: st.DataObject, times: int) -> None:
+        """Each of them is started again."""
+        key = data.draw(st.sampled_from(self.live_here()))
+        for _ in range(times):
+            if key in self.live_here():
+                _, agent_id = self.referee.fold.live[key]
+                self.handle(AgentLost(agent_id=agent_id, error="killed"))
+                assert key not in self.referee.fold.live
+                self.handle(AgentReady(agent_id=agent_id, pid=1, capabilities=()))
+            self.the_next_wakeup_comes()
+
+    def live_here(self) -> list[str]:
+        """The subtasks whose attempt began in this run and has not ended."""
+        if self.referee.end is not None:
+            return []
+        return sorted(self.referee.fold.live.keys() - self.referee.inherited)
+
+    def live(self) -> list[str]:
+        return [] if self.referee.end else sorted(self.referee.fold.live)
 
     def _any_result(self, key: str) -> AttemptFinished:
         attempt, agent_id = self.referee.fold.live.get(key, (1, "agent_0"))
@@ -130,32 +232,45 @@ class SchedulerMachine(RuleBasedStateMachine):
             output={},
         )
 
-    @precondition(lambda self: self.referee.fold.live)
+    def _failure(self, key: str, kind: FailureKind) -> AttemptFinished:
+        return replace(
+            self._any_result(key),
+            status=Status.FAILED,
+            output=None,
+            failure=kind,
+            error="no",
+        )
+
+    @precondition(lambda self: self.live())
     @rule(data=st.data())
     def an_attempt_completes(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.referee.fold.live)))
+        key = data.draw(st.sampled_from(self.live()))
         self.handle(self._any_result(key))
         assert self.scheduler.statuses[key] is Status.COMPLETED
 
-    @precondition(lambda self: self.referee.fold.live)
+    @precondition(lambda self: self.live())
     @rule(
         data=st.data(),
-        kind=st.just(FailureKind.AGENT_LOST) | st.sampled_from(FailureKind),
+        kind=failure_kinds,
         status=st.sampled_from([Status.FAILED, Status.FAILED, Status.CANCELLED]),
     )
     def an_attempt_fails(
         self, data: st.DataObject, kind: FailureKind, status: Status
     ) -> None:
-        key = data.draw(st.sampled_from(sorted(self.referee.fold.live)))
-        self.handle(
-            replace(
-                self._any_result(key),
-                status=status,
-                output=None,
-                failure=kind,
-                error="no",
-            )
-        )
+        key = data.draw(st.sampled_from(self.live()))
+        self.handle(replace(self._failure(key, kind), status=status))
+
+    @precondition(lambda self: len(self.journal) % 3 == 0 and self.live())
+    @rule(data=st.data())
+    def claude_refuses_the_credentials(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(self.live()))
+        stopped = key in self.referee.stopped
+        failures = self.referee.fold.failures[key]
+        self.handle(self._failure(key, FailureKind.AUTHENTICATION))
+        assert isinstance(self.referee.end, SuspendTask) != stopped
+        if not stopped:
+            assert self.scheduler.statuses[key] is Status.PENDING
+            assert self.referee.fold.failures[key] == failures
 
     @rule(
         data=st.data(),
@@ -170,51 +285,149 @@ class SchedulerMachine(RuleBasedStateMachine):
         attempt = result.attempt + later
         agent_id = data.draw(st.sampled_from([*self.agent_ids, "agent_9"]))
         if self.referee.fold.live.get(key) != (attempt, agent_id):
+            before = dict(self.scheduler.statuses)
             changed = replace(result, attempt=attempt, agent_id=agent_id, status=status)
+            self.handle(changed)
             self.handle(changed, nothing=True)
+            assert self.scheduler.statuses == before
+
+    @precondition(lambda self: self.last_end)
+    @rule()
+    def an_attempt_says_again_how_it_ended(self) -> None:
+        assert self.last_end is not None
+        key = self.last_end.subtask_id
+        is_live = self.referee.fold.live.get(key) == (
+            self.last_end.attempt,
+            self.last_end.agent_id,
+        )
+        self.handle(self.last_end)
+        self.handle(self.last_end, nothing=not is_live)
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, TIMEOUT_S]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
+        self.clock += timedelta(seconds=seconds)
         self.handle(Tick())
+
+    @rule(hours=st.sampled_from([-1, 1]))
+    def the_clock_jumps(self, hours: int) -> None:
+        """The one on the wall; the scheduler's cannot."""
+        self.clock += timedelta(hours=hours)
 
     @rule()
     def the_next_wakeup_comes(self) -> None:
         self.now = max(self.now, self.scheduler.next_wakeup() or 0.0)
         self.handle(Tick())
 
+    @precondition(lambda self: len(self.journal) % 4 == 0)  # or few runs would go far
     @rule()
     def the_user_cancels(self) -> None:
         is_stopping = self.referee.stop is not None
         self.handle(CancelRequested("by the user"), nothing=is_stopping)
 
-    @rule(lost=st.integers(0, 5))
-    def the_supervisor_dies(self, lost: int) -> None:
-        """Its last facts were not durable; another one takes the task."""
-        facts = self.referee.facts
-        self.facts = facts[: max(0, len(facts) - lost)]
-        self.start()
+    @rule(data=st.data())
+    def the_supervisor_dies(self, data: st.DataObject) -> None:
+        """What was not durable is lost; another one takes the task."""
+        size = len(self.journal)
+        kept = data.draw(
+            st.integers(max(FIRST_FACTS, size - 5), size)
+            | st.sampled_from(self.commits)
+            | st.integers(FIRST_FACTS, size),
+            label="facts kept",
+        )
+        self.journal, former = [], self.journal[:kept]
+        self.commits = [end for end in self.commits if end <= kept]
+        self.view = RunView(max_attempts=self.max_attempts)
+        for recorded in former:
+            self.journal.append(recorded)
+            self.view.apply(recorded)
+        self.resume()
+        for key in self.live():
+            # An agent may be ready before all is settled.
+            match data.draw(st.sampled_from(["lost", "lost", "completed", "open"])):
+                case "lost":
+                    self.handle(self._failure(key, FailureKind.AGENT_LOST))
+                case "completed":
+                    self.handle(self._any_result(key))
+
+    @precondition(lambda self: isinstance(self.referee.end, SuspendTask))
+    @rule()
+    def the_user_resumes(self) -> None:
+        end = self.referee.end
+        assert isinstance(end, SuspendTask)
+        self.record(TaskSuspended(reason=end.reason, hint=end.hint))
+        self.resume()
 
     # What must follow.
 
-    def handle(self, event: SchedulerInput, *, nothing: bool = False) -> None:
-        nothing = nothing or self.referee.finish is not None
+    def handle(
+        self,
+        event: SchedulerInput,
+        *,
+        nothing: bool = False,
+        left: AttemptFinished | None = None,
+    ) -> None:
+        nothing = nothing or self.referee.end is not None
+        if isinstance(event, AttemptFinished):
+            self.last_end = event
         self.referee.sees(event, self.now)
-        commands = self.scheduler.handle(event, self.now)
+        commands = self.scheduler.handle(event, self.now, left=left)
         assert not nothing or commands == []
         self.referee.judge(commands)
+        for command in commands:
+            if isinstance(command, Record):
+                self.record(command.fact)
+        self.commits.append(len(self.journal))
 
     @invariant()
     def the_scheduler_agrees_with_its_facts(self) -> None:
         self.scheduler.check_invariants()
         referee = self.referee
         assert dict(self.scheduler.statuses) == referee.fold.statuses
-        assert self.scheduler.is_finished == (referee.finish is not None)
+        assert self.scheduler.is_over == (referee.end is not None)
         assert self.scheduler.next_wakeup() == referee.next_due()
         assert {
             item.subtask_id: (item.attempt, item.agent_id)
             for item in self.scheduler.live_attempts
         } == referee.fold.live
+
+    @invariant()
+    def a_fold_of_the_journal_is_the_live_state(self) -> None:
+        replayed = Progress(self.plan)
+        for fact in self.facts:
+            replayed.apply(fact, None)
+        replayed.check_invariants()
+        assert told(replayed) == told(self.scheduler._progress)
+
+    @invariant()
+    def the_view_shows_what_is_true(self) -> None:
+        expected = dict(self.referee.fold.statuses)
+        # How these ended is not known yet, but nobody works on them.
+        expected |= dict.fromkeys(self.referee.inherited, Status.PENDING)
+        assert self.view.statuses() == expected
+        for now in (self.clock, self.clock - timedelta(hours=2)):
+            assert self.view.elapsed_s(now) >= 0
+            for row in self.view.subtasks.values():
+                assert (row.elapsed_s(now) or 0) >= 0
+                assert 0 <= row.retry_in_s(now) <= TIMEOUT_S
+
+    def each_prefix_is_shown_as_it_is(self) -> None:
+        view, progress = RunView(), Progress(self.plan)
+        unsettled: set[str] = set()
+        for recorded in self.journal:
+            fact = fact_of(recorded)
+            view.apply(recorded)
+            progress.apply(fact, None)
+            if isinstance(fact, TaskResumed | TaskSuspended):
+                unsettled = {k for k, node in progress.nodes.items() if node.running}
+            elif isinstance(fact, AttemptFinished):
+                unsettled.discard(fact.subtask_id)
+            for key, status in view.statuses().items():
+                node = progress.nodes[key]
+                if key in unsettled or node.last is Status.CANCELLED:
+                    assert status is Status.PENDING
+                else:
+                    assert status is progress.statuses[key], progress.story(key)
 
     @invariant()
     def an_agent_has_one_attempt_at_most(self) -> None:
@@ -224,19 +437,26 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def nobody_is_idle_while_something_could_run(self) -> None:
         referee = self.referee
+        if referee.end is not None:
+            return
         for key in filter(referee.is_runnable, self.subtask_ids):
             idle = referee.idle()
             assert not [agent_id for agent_id in idle if referee.fits(agent_id, key)]
 
     def teardown(self) -> None:
         """Whatever happened, the task can be driven to its end."""
+        if not hasattr(self, "referee"):
+            return
+        self.each_prefix_is_shown_as_it_is()
         for _ in range(200):
             referee = self.referee
-            if referee.finish is not None:
+            if isinstance(referee.end, SuspendTask):
+                self.the_user_resumes()
+            elif referee.end is not None:
                 return
-            away = set(self.agent_ids) - referee.present - referee.retired
-            if self.referee.fold.live:
-                self.handle(self._any_result(min(self.referee.fold.live)))
+            away = set(self.agent_ids) - self.referee.present - self.referee.retired
+            if live := self.live():
+                self.handle(self._any_result(live[0]))
             elif away:
                 event = AgentReady(agent_id=min(away), pid=1, capabilities=())
                 self.handle(event)
@@ -248,5 +468,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestSchedulerMachine = SchedulerMachine.TestCase
 TestSchedulerMachine.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None
+    max_examples=200,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )

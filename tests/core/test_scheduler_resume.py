@@ -12,11 +12,13 @@ from mas.core.events import (
     SchedulerInput,
     StartAttempt,
     StopAttempt,
+    TaskResumed,
     Tick,
 )
 from mas.core.scheduler import Scheduler
 from mas.model import FailureKind, Plan, Status, Subtask
 from tests.core.scheduling import (
+    SESSION,
     done,
     failed,
     finished,
@@ -73,7 +75,8 @@ def test_without_a_result_it_is_tried_again_at_once() -> None:
     s = interrupted()
     assert s.handle(LOST, 0.0) == [Record(replace(LOST, retry_in_s=0.0))]
     assert s.next_wakeup() is None
-    assert s.handle(ready(), 0.0) == [Record(ready()), *started("a", attempt=2)]
+    again = started("a", attempt=2, resumes=True)
+    assert s.handle(ready(), 0.0) == [Record(ready()), *again]
 
 
 def test_interruptions_do_not_use_up_the_attempts() -> None:
@@ -82,7 +85,7 @@ def test_interruptions_do_not_use_up_the_attempts() -> None:
         s = scheduler(*PLAN, history=history, max_attempts=2)
         commands = s.handle(replace(LOST, attempt=attempt - 1), 0.0)
         commands += s.handle(ready(), 0.0)
-        assert commands[-2:] == started("a", attempt=attempt)
+        assert commands[-2:] == started("a", attempt=attempt, resumes=attempt > 1)
         history += [c.fact for c in commands if isinstance(c, Record)]
     s.handle(failed("a", attempt=9), 0.0)
     assert s.statuses["a"] is Status.PENDING
@@ -181,9 +184,11 @@ def test_other_facts_in_the_history_are_passed_over() -> None:
     s = Scheduler(
         Plan(PLAN),
         roster(""),
+        new_session_id=lambda: SESSION,
         max_attempts=1,
         attempt_timeout_s=1.0,
         history=[
+            TaskResumed(owner="s2 on a laptop, process 2", epoch=2),
             lost(retired=True),
             AttemptStarted(subtask_id="a", attempt=1, agent_id="agent_1"),
             done("a"),

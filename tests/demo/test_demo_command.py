@@ -2,12 +2,15 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mas.demo.source import BUNDLED
 from tests.cli.command import Done, Mas
+from tests.demo.workshop import Workshop
 
 NO_KEY = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_AUTH_TOKEN": ""}
 DEAD_PROXY = dict.fromkeys(
@@ -15,14 +18,18 @@ DEAD_PROXY = dict.fromkeys(
 )
 
 
-def report(done: Done) -> str:
+def report_path(done: Done) -> Path:
     """The report, found as a person finds it: by what the command prints."""
     (path,) = (
         path
         for path in done.events[-1]["result"]["files"]
         if path.endswith("report.md")
     )
-    return Path(path).read_text(encoding="utf-8")
+    return Path(path)
+
+
+def report(done: Done) -> str:
+    return report_path(done).read_text(encoding="utf-8")
 
 
 def data(done: Done, key: str) -> dict[str, Any]:
@@ -81,6 +88,40 @@ def test_ctrl_c_ends_it_at_once_and_leaves_nothing(mas: Mas) -> None:
     done = mas.interrupted("demo", after="attempt_started")
     assert done.code == 130, done.err
     assert done.events[-1]["type"] == "task_suspended"
+
+
+def test_killed_in_the_midst_and_resumed_it_ends_in_the_same_report(
+    mas: Mas, workshop: Workshop
+) -> None:
+    cut = mas.stopped(
+        signal.SIGKILL,
+        "demo",
+        when=lambda event: (
+            event["type"] == "attempt_progress"
+            and event["subtask_id"] == "load"
+            and "INSERT" in event["activity"]
+        ),
+    )
+    finished = {
+        event["subtask_id"]
+        for event in cut.events
+        if event["type"] == "subtask_finished"
+    }
+    done = mas.run("resume", "-", "--json", **NO_KEY, **DEAD_PROXY)
+    assert done.code == 0, done.err
+    started = [
+        (event["subtask_id"], event["attempt"])
+        for event in done.events
+        if event["type"] == "attempt_started"
+    ]
+    assert ("load", 2) in started
+    assert not finished & {key for key, _ in started}
+    quiet = workshop.analyse(BUNDLED.name, BUNDLED.read_bytes()).root / "report/output"
+    made = report_path(done).parent
+    names = sorted(path.name for path in quiet.iterdir())
+    assert sorted(path.name for path in made.iterdir()) == names
+    for name in names:
+        assert (made / name).read_bytes() == (quiet / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(

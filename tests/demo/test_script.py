@@ -47,6 +47,20 @@ def test_the_figures_of_the_bundled_table_are_those_of_the_paper(
         assert (found.root / "report/output" / name).is_file()
 
 
+def test_sessions_killed_in_every_turn_come_to_the_same_report(
+    workshop: Workshop,
+) -> None:
+    rows = [f"{number},{number % 7}.5,{'ab'[number % 2]}" for number in range(2_000)]
+    content = lines("id,x,kind", *rows)
+    quiet = workshop.analyse("t.csv", content)
+    disturbed = workshop.analyse("t.csv", content, disturbed=True)
+    files = sorted(path.name for path in (quiet.root / "report/output").iterdir())
+    assert "report.md" in files
+    for name in files:
+        made = (disturbed.root / "report/output" / name).read_bytes()
+        assert made == (quiet.root / "report/output" / name).read_bytes(), name
+
+
 def test_other_figures_come_from_another_file(workshop: Workshop) -> None:
     found = workshop.analyse(
         "shops.csv", lines("city,turnover", "Bern,10.5", "Bern,20", "Rome,31.25")

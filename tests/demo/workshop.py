@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,12 +19,20 @@ import asyncpg
 
 from mas.demo.plan import subtasks
 from mas.demo.script import script
-from mas.testing import Request, Turn
+from mas.testing import Conversation, Request, Turn
 
 MAX_BASH_CHARS = 30_000
 MAX_REPLY_BYTES = 60_000
 MAX_ROWS = 200
 """What the CLI and the tool let a model see."""
+
+_MAX_ANSWERS = 300
+_UNKNOWN = "[Tool call interrupted: the session ended before its result was recorded]"
+_GONE_ON = (
+    {"role": "assistant", "content": "No response requested."},
+    {"role": "user", "content": "Go on."},
+)
+"""What the CLI and mas write where a session is resumed."""
 
 
 class Workshop:
@@ -49,8 +58,14 @@ class Workshop:
         self._runner.run(self._connection.close())
         self._runner.__exit__(kind, error, traceback)
 
-    def analyse(self, name: str, content: bytes) -> "Analysis":
-        """Play all subtasks on a file of this name and content."""
+    def analyse(
+        self, name: str, content: bytes, *, disturbed: bool = False
+    ) -> "Analysis":
+        """Play all subtasks on a file of this name and content.
+
+        Where it is ``disturbed`` each session is killed in each of its turns: before
+        its first call is recorded, and between the first and the next.
+        """
         self._runs += 1
         root = self._folder / str(self._runs)
         inputs = root / "inputs"
@@ -63,11 +78,19 @@ class Workshop:
         shared: dict[str, Any] = {}
         for subtask in subtasks(name):
             _prepare(root, subtask["key"], subtask.get("dependencies", ()))
-            self.play(root, subtask["key"], name, shared)
+            self.play(root, subtask["key"], name, shared, disturbed=disturbed)
             analysis.result(subtask["key"])
         return analysis
 
-    def play(self, root: Path, key: str, name: str, shared: dict[str, Any]) -> str:
+    def play(
+        self,
+        root: Path,
+        key: str,
+        name: str,
+        shared: dict[str, Any],
+        *,
+        disturbed: bool = False,
+    ) -> str:
         """Play one subtask in its workspace; return the last words."""
         workspace = root / key
         (conversation,) = (
@@ -75,41 +98,25 @@ class Workshop:
         )
         prompt = f"# Your subtask ({key})\n\nDo it."
         messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
-        for step in conversation.steps:
-            request = Request(
-                method="POST",
-                path="/v1/messages",
-                body={
-                    "system": f"Primary working directory: {workspace}",
-                    "messages": messages,
-                },
-            )
-            assert conversation.matches(request)
-            assert callable(step.turn)
-            turn = step.turn(request)
-            assert isinstance(turn, Turn)
-            calls = [
-                dict(block) for block in turn.blocks if block["type"] == "tool_use"
-            ]
+        disturbances = _kills(disturbed)
+        for _ in range(_MAX_ANSWERS):
+            calls, words = _answer(conversation, workspace, messages)
             if not calls:
-                return str(turn.blocks[0]["text"])
-            results = []
-            for number, call in enumerate(calls):
-                call["id"] = f"{len(messages)}-{number}"
-                words, failed = self._use(
-                    call["name"], call["input"], workspace, shared
-                )
-                results.append(
-                    {
-                        "type": "tool_result",
-                        "tool_use_id": call["id"],
-                        "is_error": failed,
-                        "content": [{"type": "text", "text": words}],
-                    }
-                )
-            messages.append({"role": "assistant", "content": calls})
-            messages.append({"role": "user", "content": results})
+                return words
+            results = [self._result(call, workspace, shared) for call in calls]
+            messages += next(disturbances)(calls, results)
         raise AssertionError(f"{key} does not come to an end")
+
+    def _result(
+        self, call: dict[str, Any], workspace: Path, shared: dict[str, Any]
+    ) -> dict[str, Any]:
+        words, failed = self._use(call["name"], call["input"], workspace, shared)
+        return {
+            "type": "tool_result",
+            "tool_use_id": call["id"],
+            "is_error": failed,
+            "content": [{"type": "text", "text": words}],
+        }
 
     def _use(
         self, name: str, given: dict[str, Any], workspace: Path, shared: dict[str, Any]
@@ -149,6 +156,54 @@ class Workshop:
             self._connection.fetch(statement, *params)
         )
         return rows
+
+
+Messages = list[dict[str, Any]]
+"""A part of a conversation: an answer and what followed it, or calls, or results."""
+
+
+def _answer(
+    conversation: Conversation, workspace: Path, messages: Messages
+) -> tuple[Messages, str]:
+    """The calls of the next answer; or, where there are none, what it says."""
+    system = f"Primary working directory: {workspace}"
+    body = {"system": system, "messages": messages}
+    request = Request(method="POST", path="/v1/messages", body=body)
+    assert conversation.matches(request)
+    step = conversation.steps[request.turn]
+    assert callable(step.turn)
+    turn = step.turn(request)
+    assert isinstance(turn, Turn)
+    calls = [dict(block) for block in turn.blocks if block["type"] == "tool_use"]
+    for number, call in enumerate(calls):
+        call["id"] = f"{len(messages)}-{number}"
+    return calls, "" if calls else str(turn.blocks[0]["text"])
+
+
+def _kills(disturbed: bool) -> Iterator[Callable[[Messages, Messages], Messages]]:
+    """What the history holds of one answer after the other."""
+    ways = [_killed, _cut, _finished] if disturbed else [_finished]
+    return cycle(ways)
+
+
+def _finished(calls: Messages, results: Messages) -> Messages:
+    return [
+        {"role": "assistant", "content": calls},
+        {"role": "user", "content": results},
+    ]
+
+
+def _killed(calls: Messages, results: Messages) -> Messages:
+    """The tools have done their work, and nobody knows."""
+    unknown = [result | {"content": _UNKNOWN, "is_error": True} for result in results]
+    return [*_finished(calls, unknown), *_GONE_ON]
+
+
+def _cut(calls: Messages, results: Messages) -> Messages:
+    """In the stream, behind the first call of several; else as when killed."""
+    if len(calls) == 1:
+        return _killed(calls, results)
+    return [*_finished(calls[:1], results[:1]), *_GONE_ON]
 
 
 class Analysis:

@@ -9,7 +9,7 @@ import pytest
 from mas.keeper import Servers
 from mas.store.address import Address
 from mas.store.postgres import TaskStore
-from tests.store.support import Line, line_to
+from tests.store.support import Door, Line, door_to, line_to
 
 
 @pytest.fixture
@@ -39,3 +39,10 @@ async def line(database: Address) -> AsyncIterator[Line]:
     url = f"postgresql://{login}@{{place}}/{database.database}"
     async with line_to(database.where, url) as line:
         yield line
+
+
+@pytest.fixture
+async def door(database: Address) -> AsyncIterator[Door]:
+    """A way to the test's database that can be shut."""
+    async with door_to(database) as door:
+        yield door

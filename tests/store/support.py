@@ -1,12 +1,16 @@
 """What the store's tests share: a task, its facts, and a line that can be cut."""
 
+import socket
+import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import anyio
+import asyncpg
 from anyio.abc import ByteStream
 from msgspec import Struct, field
 
@@ -19,6 +23,8 @@ from mas.core.events import (
     TaskCreated,
 )
 from mas.model import FailureKind, Plan, Status, Subtask, Task, Usage
+from mas.store.address import Address
+from mas.store.postgres import TaskStore
 
 OUTPUT = {
     "success": True,
@@ -42,6 +48,25 @@ def new_task(owner: str = "supervisor-1", **fields: Any) -> Task:
         "owner": owner,
     }
     return Task(**(task | fields))
+
+
+async def begin(store: TaskStore) -> "Facts":
+    """A new task that the store holds."""
+    task = new_task()
+    facts = Facts(task)
+    await store.create_task(task, facts.created())
+    return facts
+
+
+async def hang_up(database: Address) -> None:
+    """End every session in the database from the server's side."""
+    admin = await asyncpg.connect(database.dsn)
+    await admin.fetch(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = $1 AND pid <> pg_backend_pid()",
+        database.database,
+    )
+    await admin.close()
 
 
 class Facts:
@@ -199,3 +224,79 @@ async def line_to(socket: str, url: str) -> AsyncIterator[Line]:
         tasks.start_soon(listener.serve, carry)
         yield line
         tasks.cancel_scope.cancel()
+
+
+_DOOR_PORT = 5999
+
+
+class Door:
+    """The server's socket under another name, behind which the server can be away."""
+
+    def __init__(self, database: Address, folder: Path) -> None:
+        login = database.dsn.removeprefix("postgresql://").partition("@")[0]
+        self.dsn = (
+            f"postgresql://{login}@/{database.database}?host={folder}&port={_DOOR_PORT}"
+        )
+        self.path = folder / f".s.PGSQL.{_DOOR_PORT}"
+        self._database = database
+        self._listener: anyio.abc.Listener[Any] | None = None
+
+    async def open(self) -> None:
+        """The server is there, whoever answered before."""
+        await self._remove()
+        self.path.symlink_to(self._database.where)
+
+    async def remove(self) -> None:
+        """The server is gone, its socket too."""
+        await self._remove()
+        await hang_up(self._database)
+
+    async def refuse(self) -> None:
+        """The server is gone and left its socket behind."""
+        await self._remove()
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(self.path))
+        await hang_up(self._database)
+
+    async def answer(self, tasks: anyio.abc.TaskGroup, said: bytes | None) -> None:
+        """Whoever calls is told this and hung up on; None says nothing, on and on."""
+        await self._remove()
+        listener = self._listener = await anyio.create_unix_listener(self.path)
+
+        async def handle(client: ByteStream) -> None:
+            async with client:
+                with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                    await client.receive()
+                    if said is not None:
+                        await client.send(said)
+                        return
+                    await client.receive()
+
+        async def serve() -> None:
+            with suppress(anyio.ClosedResourceError):  # the server is back
+                await listener.serve(handle, tasks)
+
+        tasks.start_soon(serve)
+        await hang_up(self._database)
+
+    async def _remove(self) -> None:
+        if self._listener is not None:
+            await self._listener.aclose()
+            self._listener = None
+        self.path.unlink(missing_ok=True)
+
+
+def refusal(sqlstate: str, message: str) -> bytes:
+    """What PostgreSQL sends to who may not connect."""
+    fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message}
+    body = b"".join(f"{key}{text}".encode() + b"\0" for key, text in fields.items())
+    return b"E" + (len(body) + 5).to_bytes(4, "big") + body + b"\0"
+
+
+@asynccontextmanager
+async def door_to(database: Address) -> AsyncIterator[Door]:
+    # Not pytest's folder: a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="mas-door-") as folder:
+        door = Door(database, Path(folder))
+        await door.open()
+        yield door

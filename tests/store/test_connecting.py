@@ -103,7 +103,10 @@ async def test_migrating_happens_once(database: Address) -> None:
     admin = await asyncpg.connect(database.dsn)
     rows = await admin.fetch("SELECT version, name FROM mas_schema_versions")
     await admin.close()
-    assert [tuple(row) for row in rows] == [(1, "0001_initial.sql")]
+    assert [tuple(row) for row in rows] == [
+        (1, "0001_initial.sql"),
+        (2, "0002_commands.sql"),
+    ]
 
 
 async def test_tables_of_somebody_else_are_left_alone(database: Address) -> None:

@@ -9,25 +9,15 @@ from mas.model import LogRecord
 from mas.store import postgres
 from mas.store.address import Address
 from mas.store.postgres import TaskStore
-from tests.store.support import Facts, Line, completed, new_task, started
-
-
-async def hang_up(database: Address) -> None:
-    """End every session in the database from the server's side."""
-    admin = await asyncpg.connect(database.dsn)
-    await admin.fetch(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        " WHERE datname = $1 AND pid <> pg_backend_pid()",
-        database.database,
-    )
-    await admin.close()
-
-
-async def begin(store: TaskStore) -> Facts:
-    task = new_task()
-    facts = Facts(task)
-    await store.create_task(task, facts.created())
-    return facts
+from tests.store.support import (
+    Facts,
+    Line,
+    begin,
+    completed,
+    hang_up,
+    new_task,
+    started,
+)
 
 
 async def test_a_held_task_cannot_be_taken(store: TaskStore, database: Address) -> None:
@@ -204,7 +194,7 @@ async def test_a_line_gone_dead_is_given_up(
 
 
 async def test_a_server_that_stays_away_is_told_in_time(line: Line) -> None:
-    store = await TaskStore.connect(line.url, timeout_s=0.5)
+    store = await TaskStore.connect(line.url, outage_timeout_s=0.5)
     facts = await begin(store)
     line.refuses = True
     line.lose_answer()

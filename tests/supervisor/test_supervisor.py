@@ -140,12 +140,6 @@ async def test_an_attempt_that_fails_is_tried_again(
     assert finished(run).status is Status.COMPLETED
 
 
-async def test_a_refused_key_is_not_tried_again(run_plan: RunPlan) -> None:
-    run = await run_plan(acts("locked", "auth"))
-    assert len(run.events(AttemptStarted)) == 1
-    assert finished(run).status is Status.FAILED
-
-
 async def test_a_result_of_an_attempt_nobody_ordered_changes_nothing(
     run_plan: RunPlan,
 ) -> None:

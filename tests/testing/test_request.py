@@ -7,6 +7,8 @@ import pytest
 from mas.testing import Request
 
 REMINDER = "<system-reminder>\nBe tidy.\n</system-reminder>\n"
+KILLED = "[Tool call interrupted: the session ended before this call's result]"
+STOPPED = "The user doesn't want to proceed with this tool use. STOP."
 NUDGE = "Your response above was cut off mid-stream. Resume directly."
 
 
@@ -52,9 +54,9 @@ def test_a_content_may_be_a_string() -> None:
 
 def test_tool_results_are_their_texts_in_order() -> None:
     blocks = [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]
-    request = asked(
-        user("go"), assistant(CALL), user(result("a"), result(blocks)), user("so?")
-    )
+    other = CALL | {"id": "toolu_2"}
+    answers = [result("a"), result(blocks) | {"tool_use_id": "toolu_2"}]
+    request = asked(user("go"), assistant(CALL, other), user(*answers), user("so?"))
 
     assert request.tool_results == ["a", "b\nc"]
     assert request.last_tool_result == "b\nc"
@@ -90,16 +92,53 @@ def test_the_turn_is_the_number_of_answers_so_far(
 
 
 def test_an_answer_that_the_cli_made_up_on_resuming_is_no_turn() -> None:
-    interrupted = user(result("[Tool call interrupted: the session ended]"))
     request = asked(
         user("go"),
         assistant(CALL),
-        interrupted,
+        user(result("a")),
         assistant("No response requested."),
         user("carry on"),
     )
 
     assert request.turn == 1
+    assert request.prompt == "go"
+
+
+@pytest.mark.parametrize("interrupted", [KILLED, STOPPED])
+def test_an_answer_whose_calls_were_interrupted_is_asked_for_again(
+    interrupted: str,
+) -> None:
+    other = CALL | {"id": "toolu_2"}
+    request = asked(
+        user("go"),
+        assistant(CALL),
+        user(result("a")),
+        assistant(CALL | {"id": "toolu_3"}, other),
+        user(
+            result("b") | {"tool_use_id": "toolu_3"},
+            result(interrupted) | {"tool_use_id": "toolu_2"},
+            "[Request interrupted by user for tool use]",
+        ),
+        assistant("No response requested."),
+        user("carry on"),
+    )
+
+    assert request.turn == 1
+    assert request.tool_results == ["a"]
+
+
+def test_an_answer_that_was_stopped_in_its_stream_is_asked_for_again() -> None:
+    stopped = "[Request interrupted by user]"
+    made_up = assistant("No response requested.")
+    given = [user("go"), assistant(CALL), user(result("a"), stopped)]
+
+    assert asked(*given, made_up, user("carry on")).turn == 1
+    cut = [user("go"), assistant(CALL), user(result("a")), assistant("I b")]
+    assert asked(*cut, user(stopped), made_up, user("carry on")).turn == 1
+
+
+def test_a_call_whose_result_is_missing_was_not_given() -> None:
+    assert asked(user("go"), assistant(CALL), user("carry on")).turn == 0
 
 
 def test_a_reply_that_was_cut_and_is_asked_for_again_is_no_turn() -> None:

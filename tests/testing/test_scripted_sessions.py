@@ -1,19 +1,21 @@
 """The real Claude CLI, driven by the Agent SDK, against scripted Claude."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from anyio import fail_after, to_thread
+from anyio import fail_after
 from claude_agent_sdk import (
     ClaudeAgentOptions,
     ClaudeSDKClient,
     ProcessError,
     ResultMessage,
+    StreamEvent,
+    UserMessage,
 )
 
 from mas.testing import (
@@ -26,6 +28,7 @@ from mas.testing import (
     text,
     tool_use,
 )
+from tests.support import until
 
 LONG = "a longer answer that takes more than one piece, so that it can be cut"
 COUNT = [text("I count."), tool_use("Bash", command="printf 'a\\nb\\n' | wc -l")]
@@ -183,28 +186,86 @@ async def test_a_broken_stream_is_played_again_as_the_same_turn(
     assert (tmp_path / "workspace" / "log").read_text() == "ran\n"
 
 
-async def test_a_session_resumed_after_a_kill_goes_on_in_the_script(
-    tmp_path: Path,
+async def killed(client: ClaudeSDKClient) -> None:
+    kill_own_cli()
+    with pytest.raises(ProcessError):
+        await result_of(client)
+
+
+async def interrupted(client: ClaudeSDKClient) -> None:
+    await client.interrupt()
+    await result_of(client)
+
+
+@pytest.mark.parametrize("end", [killed, interrupted])
+async def test_a_call_that_was_cut_off_is_played_again_in_the_resumed_session(
+    tmp_path: Path, end: Callable[[ClaudeSDKClient], Awaitable[None]]
 ) -> None:
     session_id = str(uuid.uuid4())
-
-    with pytest.raises(ProcessError), counting(COUNT, Fault.hang()) as claude:
+    slow = tool_use("Bash", command="echo one; sleep 300")
+    after = lambda request: f"counted {request.tool_results}"  # noqa: E731
+    with counting(COUNT, [text("And again."), slow]) as claude:
         async with session(
             claude, tmp_path, "count the lines", session_id=session_id
         ) as client:
-            await to_thread.run_sync(
-                claude.wait_until, lambda: len(claude.requests) == 2
-            )
-            kill_own_cli()
-            await result_of(client)
+            # The call is then in the transcript, and all that was before it.
+            await until(lambda: recorded(tmp_path, "sleep 300"), "it is recorded")
+            await end(client)
+
+    with counting(COUNT, [tool_use("Bash", command="echo two")], after) as claude:
+        async with session(claude, tmp_path, "go on", resume=session_id) as client:
+            result = await result_of(client)
+
+    assert claude.errors == []
+    assert [request.turn for request in claude.requests] == [1, 2]
+    assert result.result == "counted ['2', 'two']"
+
+
+@pytest.mark.parametrize(
+    ("events", "turn"),
+    [
+        (4, 0),  # in the middle of its words
+        (10, 1),  # behind its call, which the CLI makes before the answer has ended
+    ],
+)
+async def test_an_answer_that_was_stopped_in_its_stream_is_played_again(
+    tmp_path: Path, events: int, turn: int
+) -> None:
+    session_id = str(uuid.uuid4())
+    with counting(Fault.hang(after_events=events), COUNT) as claude:
+        async with session(
+            claude,
+            tmp_path,
+            "count the lines",
+            session_id=session_id,
+            include_partial_messages=True,
+        ) as client:
+            await streamed(client, events, has_result=turn == 1)
+            await interrupted(client)
 
     with counting(COUNT, "counted") as claude:
         async with session(claude, tmp_path, "go on", resume=session_id) as client:
             result = await result_of(client)
 
     assert claude.errors == []
+    assert claude.requests[0].turn == turn
+    assert claude.requests[0].prompt == "count the lines"
     assert result.result == "counted"
-    assert claude.requests[-1].turn == 1
+
+
+async def streamed(client: ClaudeSDKClient, events: int, *, has_result: bool) -> None:
+    """Wait until the CLI has seen this many events, and made the call they hold."""
+    seen = 1  # the ping is not passed on
+    async for message in client.receive_messages():
+        seen += isinstance(message, StreamEvent)
+        if seen >= events and (not has_result or isinstance(message, UserMessage)):
+            return
+
+
+async def recorded(folder: Path, words: str) -> bool:
+    """Whether the session's transcript holds these words."""
+    found = (folder / "config" / "projects").glob("*/*.jsonl")
+    return any(words in path.read_text(encoding="utf-8") for path in found)
 
 
 def kill_own_cli() -> None:

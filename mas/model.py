@@ -147,6 +147,16 @@ class Task(Struct, frozen=True, kw_only=True):
     suspended: str | None = None
     """Why its last run stopped by itself; None where it did not, or it goes on."""
 
+    @property
+    def shown_status(self) -> str:
+        """The word for people: a task in progress may be one that nobody works on.
+
+        It is ``suspended`` where its last run stopped by itself, else ``interrupted``.
+        """
+        if self.status is not Status.IN_PROGRESS or self.owner_alive is not False:
+            return self.status.value
+        return "interrupted" if self.suspended is None else "suspended"
+
 
 class SubtaskResult(Struct, frozen=True, kw_only=True):
     """One attempt that began: a row of ``subtask_results``."""

@@ -40,14 +40,9 @@ _COLUMNS = (
 
 
 def shown_status(task: Task) -> tuple[str, State]:
-    """The word for a task's status and the state whose sign and colour it gets.
-
-    A task in progress that nobody works on is shown as suspended where its last run
-    stopped by itself, else as interrupted.
-    """
-    if task.status is Status.IN_PROGRESS and task.owner_alive is False:
-        return "interrupted" if task.suspended is None else "suspended", State.RETRY
-    return task.status.value, _STATES[task.status]
+    """The word for a task's status and the state whose sign and colour it gets."""
+    word = task.shown_status
+    return word, _STATES[task.status] if word == task.status else State.RETRY
 
 
 def task_details(

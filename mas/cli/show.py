@@ -9,7 +9,6 @@ import click
 import msgspec
 from rich.console import Console
 
-from mas.cli.details import shown_status
 from mas.cli.options import config_option, debug_option, json_option, read_config
 from mas.cli.tables import task_details
 from mas.config import Config
@@ -50,7 +49,7 @@ def document(
         view.apply(recorded)
     fields: dict[str, Any] = msgspec.to_builtins(task)
     del fields["plan"]
-    fields["status"], _ = shown_status(task)
+    fields["status"] = task.shown_status
     statuses = view.statuses()
     fields["subtasks"] = [
         {**msgspec.to_builtins(subtask), "status": statuses[subtask.id].value}

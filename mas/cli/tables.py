@@ -150,7 +150,7 @@ def _task(task: Task, now: datetime, glyphs: Glyphs) -> Line:
 
 def _time(task: Task, now: datetime) -> str:
     """From its creation to its end, or as far as it has come."""
-    status, _ = shown_status(task)
+    status = task.shown_status
     if task.status is Status.PENDING:
         return ""
     end = now if status == Status.IN_PROGRESS else task.finished_at or task.updated_at

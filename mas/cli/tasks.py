@@ -9,7 +9,6 @@ import click
 import msgspec
 from rich.console import Console
 
-from mas.cli.details import shown_status
 from mas.cli.options import config_option, debug_option, json_option, read_config
 from mas.cli.tables import tasks_table
 from mas.config import Config
@@ -43,7 +42,7 @@ def tasks(limit: int, as_json: bool, config_path: Path | None) -> int:
 def _fields(task: Task) -> dict[str, Any]:
     """The task without plan and result, which ``mas show`` tells."""
     fields: dict[str, Any] = msgspec.to_builtins(task)
-    fields["status"], _ = shown_status(task)
+    fields["status"] = task.shown_status
     return {key: value for key, value in fields.items() if key not in _LEFT_OUT}
 
 

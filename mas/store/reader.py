@@ -205,6 +205,6 @@ def _ambiguous(prefix: str, candidates: list[Task]) -> UsageError:
 
 def _listing(tasks: list[Task]) -> str:
     return "\n".join(
-        f"{task.id}  {task.status}  {task.description.partition(chr(10))[0][:60]}"
+        f"{task.id}  {task.shown_status}  {task.description.partition(chr(10))[0][:60]}"
         for task in tasks
     )

@@ -156,12 +156,13 @@ class Engine:
             self._handle(await to_thread.run_sync(self._results.judge_left, attempt))
         while not self._scheduler.is_over:
             event = await self._next_input()
-            if isinstance(event, AgentLost):
-                await self._judge_left_by(event)
-            self._handle(event)
+            left = await self._left_by(event) if isinstance(event, AgentLost) else None
+            self._handle(event, left)
 
-    def _handle(self, event: SchedulerInput) -> None:
-        commands = self._scheduler.handle(event, time.monotonic())
+    def _handle(
+        self, event: SchedulerInput, left: AttemptFinished | None = None
+    ) -> None:
+        commands = self._scheduler.handle(event, time.monotonic(), left=left)
         if commands:
             self._queued += commands
             self._wake_writer.set()
@@ -177,18 +178,20 @@ class Engine:
             return await self._inputs.receive()
         return Tick()
 
-    async def _judge_left_by(self, lost: AgentLost) -> None:
-        """Look first whether the lost agent's attempt had come to its result."""
-        for live in list(self._live.values()):
-            if live.started.agent_id != lost.agent_id:
+    async def _left_by(self, lost: AgentLost) -> AttemptFinished | None:
+        """What the lost agent's attempt came to, by the files that it left."""
+        for running in self._scheduler.live_attempts:
+            live = self._live.get((running.subtask_id, running.attempt))
+            if live is None or running.agent_id != lost.agent_id:
                 continue
-            left = CutOff(
+            cut_off = CutOff(
                 started=live.started,
                 error=f"{lost.agent_id} was lost: {lost.error}",
                 execution_time=live.execution_time,
                 usage=live.usage,
             )
-            self._handle(await to_thread.run_sync(self._results.judge_left, left))
+            return await to_thread.run_sync(self._results.judge_left, cut_off)
+        return None
 
     async def _write(self, tasks: TaskGroup) -> None:
         while self._finished is None and self._suspended is None:

@@ -114,6 +114,7 @@ class Supervisor:
         nothing to go on with. Otherwise as ``run``.
         """
         check_ready(self._config)
+        self._relay.task_id = task
         return await self._supervise(partial(self._go_on, task))
 
     async def cancel(self, task: str, reason: str) -> Outcome:

@@ -5,7 +5,7 @@ scheduler and a view must agree with what the recorded facts say. At any step an
 supervisor may go on from any prefix of them.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import count
 
 from hypothesis import HealthCheck, settings
@@ -24,71 +24,24 @@ from mas.core.events import (
     AgentReady,
     AttemptFinished,
     CancelRequested,
-    Fact,
     PlanAccepted,
     Record,
-    Recorded,
     SchedulerInput,
     SuspendTask,
     TaskCreated,
     TaskResumed,
     TaskSuspended,
     Tick,
-    fact_of,
 )
-from mas.core.progress import Node, Progress
 from mas.core.scheduler import Scheduler
-from mas.core.view import RunView
-from mas.model import AgentSpec, FailureKind, Plan, Status, Subtask
+from mas.model import AgentSpec, FailureKind, Plan, Status
+from tests.core.drawn import failure_kinds, plans, rosters
+from tests.core.ledger import Ledger, told
 from tests.core.referee import Referee
 
 TIMEOUT_S = 40.0
-CAPABILITIES = st.sampled_from([(), ("x",), ("y",), ("x", "y"), ("x", "y", "z")])
 FIRST_FACTS = 2
 """The task and its plan: no supervisor has anything to go on with before them."""
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    size = draw(st.integers(1, 8))
-    subtasks = []
-    for number in range(size):
-        above = st.lists(st.integers(0, max(0, number - 1)), max_size=2)
-        subtasks.append(
-            Subtask(
-                id=f"k{number}",
-                description="do it",
-                required_capabilities=draw(CAPABILITIES),
-                dependencies=tuple(f"k{n}" for n in draw(above)) if number else (),
-                priority=draw(st.integers(4, 6)),
-                estimated_duration=draw(st.integers(1, 3)),
-            )
-        )
-    return Plan(tuple(draw(st.permutations(subtasks))))
-
-
-rosters = st.lists(CAPABILITIES, min_size=1, max_size=4).map(
-    lambda items: tuple(
-        AgentSpec(id=f"agent_{n}", capabilities=item) for n, item in enumerate(items)
-    )
-)
-failure_kinds = st.sampled_from(
-    [
-        *[FailureKind.AGENT_LOST] * 4,
-        # A refusal of the credentials ends the run: it has a rule of its own.
-        *[kind for kind in FailureKind if kind is not FailureKind.AUTHENTICATION],
-    ]
-)
-
-
-def told(progress: Progress) -> dict[str, dict[str, object]]:
-    """All that a fold of the facts knows, in a form that can be compared."""
-    names = [name for name in Node.__slots__ if name not in ("dependents", "story")]
-    return {
-        key: {name: getattr(node, name) for name in names}
-        | {"status": progress.statuses[key]}
-        for key, node in progress.nodes.items()
-    }
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -111,32 +64,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.subtask_ids = sorted(item.id for item in plan.subtasks)
         self.max_attempts = max_attempts
         self.task_timeout_s = task_timeout_s
-        self.journal: list[Recorded] = []
-        self.commits: list[int] = []
+        self.ledger = Ledger(plan)
         self.sessions = count(1)
         self.last_end: AttemptFinished | None = None
         self.now = 100.0
-        self.clock = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-        self.view = RunView(max_attempts=max_attempts)
-        self.record(TaskCreated(description="it"))
-        self.record(PlanAccepted(plan=plan))
+        self.ledger.record(TaskCreated(description="it"))
+        self.ledger.record(PlanAccepted(plan=plan))
         self.start()
-
-    @property
-    def facts(self) -> list[Fact]:
-        return [fact_of(recorded) for recorded in self.journal]
-
-    def record(self, fact: Fact) -> None:
-        """A fact is durable, and shown."""
-        recorded = Recorded(
-            seq=len(self.journal) + 1, at=self.clock, task_id="t", event=fact
-        )
-        self.journal.append(recorded)
-        self.view.apply(recorded)
 
     def start(self) -> None:
         """A supervisor takes the task, with the facts so far."""
-        facts = self.facts
+        facts = self.ledger.facts
         self.scheduler = Scheduler(
             self.plan,
             self.roster,
@@ -161,7 +99,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def resume(self) -> None:
         """Another supervisor goes on with what is in the journal."""
-        self.record(TaskResumed(owner="s2 on a laptop, process 2", epoch=2))
+        self.ledger.record(TaskResumed(owner="s2 on a laptop, process 2", epoch=2))
         self.start()
 
     # What may happen.
@@ -260,7 +198,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(self.live()))
         self.handle(replace(self._failure(key, kind), status=status))
 
-    @precondition(lambda self: len(self.journal) % 3 == 0 and self.live())
+    @precondition(lambda self: len(self.ledger) % 3 == 0 and self.live())
     @rule(data=st.data())
     def claude_refuses_the_credentials(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(self.live()))
@@ -306,20 +244,20 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, TIMEOUT_S]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self.clock += timedelta(seconds=seconds)
+        self.ledger.clock += timedelta(seconds=seconds)
         self.handle(Tick())
 
     @rule(hours=st.sampled_from([-1, 1]))
     def the_clock_jumps(self, hours: int) -> None:
         """The one on the wall; the scheduler's cannot."""
-        self.clock += timedelta(hours=hours)
+        self.ledger.clock += timedelta(hours=hours)
 
     @rule()
     def the_next_wakeup_comes(self) -> None:
         self.now = max(self.now, self.scheduler.next_wakeup() or 0.0)
         self.handle(Tick())
 
-    @precondition(lambda self: len(self.journal) % 4 == 0)  # or few runs would go far
+    @precondition(lambda self: len(self.ledger) % 4 == 0)  # or few runs would go far
     @rule()
     def the_user_cancels(self) -> None:
         is_stopping = self.referee.stop is not None
@@ -328,19 +266,14 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def the_supervisor_dies(self, data: st.DataObject) -> None:
         """What was not durable is lost; another one takes the task."""
-        size = len(self.journal)
+        size = len(self.ledger)
         kept = data.draw(
             st.integers(max(FIRST_FACTS, size - 5), size)
-            | st.sampled_from(self.commits)
+            | st.sampled_from(self.ledger.commits)
             | st.integers(FIRST_FACTS, size),
             label="facts kept",
         )
-        self.journal, former = [], self.journal[:kept]
-        self.commits = [end for end in self.commits if end <= kept]
-        self.view = RunView(max_attempts=self.max_attempts)
-        for recorded in former:
-            self.journal.append(recorded)
-            self.view.apply(recorded)
+        self.ledger.keep(kept)
         self.resume()
         for key in self.live():
             # An agent may be ready before all is settled.
@@ -355,7 +288,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def the_user_resumes(self) -> None:
         end = self.referee.end
         assert isinstance(end, SuspendTask)
-        self.record(TaskSuspended(reason=end.reason, hint=end.hint))
+        self.ledger.record(TaskSuspended(reason=end.reason, hint=end.hint))
         self.resume()
 
     # What must follow.
@@ -376,8 +309,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.referee.judge(commands)
         for command in commands:
             if isinstance(command, Record):
-                self.record(command.fact)
-        self.commits.append(len(self.journal))
+                self.ledger.record(command.fact)
+        self.ledger.commits.append(len(self.ledger))
 
     @invariant()
     def the_scheduler_agrees_with_its_facts(self) -> None:
@@ -393,41 +326,20 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_fold_of_the_journal_is_the_live_state(self) -> None:
-        replayed = Progress(self.plan)
-        for fact in self.facts:
-            replayed.apply(fact, None)
-        replayed.check_invariants()
-        assert told(replayed) == told(self.scheduler._progress)
+        assert told(self.ledger.replayed()) == told(self.scheduler._progress)
 
     @invariant()
     def the_view_shows_what_is_true(self) -> None:
         expected = dict(self.referee.fold.statuses)
         # How these ended is not known yet, but nobody works on them.
         expected |= dict.fromkeys(self.referee.inherited, Status.PENDING)
-        assert self.view.statuses() == expected
-        for now in (self.clock, self.clock - timedelta(hours=2)):
-            assert self.view.elapsed_s(now) >= 0
-            for row in self.view.subtasks.values():
+        view, clock = self.ledger.view, self.ledger.clock
+        assert view.statuses() == expected
+        for now in (clock, clock - timedelta(hours=2)):
+            assert view.elapsed_s(now) >= 0
+            for row in view.subtasks.values():
                 assert (row.elapsed_s(now) or 0) >= 0
                 assert 0 <= row.retry_in_s(now) <= TIMEOUT_S
-
-    def each_prefix_is_shown_as_it_is(self) -> None:
-        view, progress = RunView(), Progress(self.plan)
-        unsettled: set[str] = set()
-        for recorded in self.journal:
-            fact = fact_of(recorded)
-            view.apply(recorded)
-            progress.apply(fact, None)
-            if isinstance(fact, TaskResumed | TaskSuspended):
-                unsettled = {k for k, node in progress.nodes.items() if node.running}
-            elif isinstance(fact, AttemptFinished):
-                unsettled.discard(fact.subtask_id)
-            for key, status in view.statuses().items():
-                node = progress.nodes[key]
-                if key in unsettled or node.last is Status.CANCELLED:
-                    assert status is Status.PENDING
-                else:
-                    assert status is progress.statuses[key], progress.story(key)
 
     @invariant()
     def an_agent_has_one_attempt_at_most(self) -> None:
@@ -447,7 +359,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Whatever happened, the task can be driven to its end."""
         if not hasattr(self, "referee"):
             return
-        self.each_prefix_is_shown_as_it_is()
+        self.ledger.check_prefixes()
         for _ in range(200):
             referee = self.referee
             if isinstance(referee.end, SuspendTask):

@@ -14,8 +14,10 @@ from mas.core.events import (
     Event,
     PlanAccepted,
     Recorded,
+    ResultIgnored,
     SubtaskFinished,
     TaskCreated,
+    TaskResumed,
     TaskSuspended,
     Waiting,
 )
@@ -152,6 +154,15 @@ any_event: st.SearchStrategy[Event] = st.one_of(
     st.builds(
         SubtaskFinished, subtask_id=some_key, status=some_status, attempt=some_attempt
     ),
+    st.builds(
+        ResultIgnored,
+        subtask_id=some_key,
+        attempt=some_attempt,
+        agent_id=some_key,
+        status=some_status,
+        error=some_text,
+    ),
+    st.builds(TaskResumed, owner=some_text, epoch=st.just(2)),
     st.builds(TaskSuspended, reason=some_text, hint=some_text),
     st.builds(Waiting, reason=some_text),
 )

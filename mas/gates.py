@@ -133,7 +133,11 @@ def _read_file(
 def _check_place(folder: Path, path: Path) -> None:
     """The folder and the file must be where their names say, not behind a link."""
     shown = f"{folder.name}/{path.name}"
-    if folder.is_symlink():
+    try:
+        is_link = folder.is_symlink()
+    except OSError as error:  # the folder above it was closed
+        raise _UnreadableError(f"{shown} cannot be read: {error.strerror}") from None
+    if is_link:
         raise _UnreadableError(f"{folder.name}/ must be a folder, not a link")
     try:
         inside = path.resolve(strict=True).is_relative_to(folder.resolve())

@@ -72,6 +72,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    if os.isatty(2):
+        os.write(2, b"\x1b[?25h\n")  # the cursor, which a live view hides
     os.write(2, b"mas: interrupted\n")
     os._exit(128 + number)
 

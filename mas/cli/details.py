@@ -11,7 +11,7 @@ from mas.cli.grid import Cell, Column, Drawing, Line, table
 from mas.cli.summary import behind, block, file_lines
 from mas.cli.text import Glyphs, age, cost, duration, sentences, span, tokens
 from mas.core.result import inside_output
-from mas.core.view import State
+from mas.core.view import RunView, State
 from mas.model import Status, Subtask, SubtaskResult, Task, Usage
 
 _TEXT_LINES = 40
@@ -48,18 +48,19 @@ def shown_status(task: Task) -> tuple[str, State]:
 def task_details(
     task: Task,
     results: Sequence[SubtaskResult],
+    view: RunView,
     *,
     now: datetime,
     folder: Path | None = None,
 ) -> RenderableType:
     """All of a task that a person wants to know; ``results`` has a row an attempt.
 
-    ``folder`` is where the tasks' folders are, absolute. Print it with ``crop=False``,
-    for the paths' sake.
+    ``view`` is the fold of the task's journal: it says what the subtasks do. ``folder``
+    is the task's, absolute. Print it with ``crop=False``, for the paths' sake.
     """
 
     def draw(width: int, glyphs: Glyphs) -> list[Line]:
-        told = _Details(task, results, now, max(20, width), glyphs)
+        told = _Details(task, results, view, now, max(20, width), glyphs)
         return [
             *told.head(),
             *told.subtasks(),
@@ -76,11 +77,14 @@ class _Details:
         self,
         task: Task,
         results: Sequence[SubtaskResult],
+        view: RunView,
         now: datetime,
         width: int,
         glyphs: Glyphs,
     ) -> None:
         self.task = task
+        self.view = view
+        self.statuses = view.statuses()
         self.now = now
         self.width = width
         self.glyphs = glyphs
@@ -110,7 +114,7 @@ class _Details:
         if task.error:
             yield from self._text("!", "red", task.error, "red")
         if state is State.RETRY:
-            told = sentences(task.suspended or "", f"go on: mas resume {task.id}")
+            told = sentences(task.suspended or "", f"go on with mas resume {task.id}")
             yield from self._text("!", "yellow", told, "yellow")
 
     def subtasks(self) -> Iterator[Line]:
@@ -166,35 +170,26 @@ class _Details:
         return duration((end - attempt.started_at).total_seconds())
 
     def _status(self, subtask_id: str) -> tuple[str, State]:
-        """What became of a subtask, by the task's result or else its last attempt."""
-        found: object = self.task.result
-        for name in ("subtasks", subtask_id, "status"):
-            found = found.get(name) if isinstance(found, dict) else None
-        attempts = self.attempts.get(subtask_id)
-        if isinstance(found, str) and found in _STATES:
-            status = Status(found)
-        elif attempts:
-            status = attempts[-1].status
-        else:
-            status = Status.PENDING
-        if status is Status.IN_PROGRESS and self.task.owner_alive is False:
-            return status.value, State.RETRY
-        return status.value, _STATES[status]
+        """What a subtask does, with the sign of one that nobody works on any more."""
+        status, state = self.statuses[subtask_id], self.view.subtasks[subtask_id].state
+        if state is State.RUNNING and self.task.owner_alive is False:
+            state = State.RETRY
+        return status.value, state
 
     def errors(self) -> Iterator[Line]:
-        """Why subtasks failed, in full."""
-        sign, style = self.glyphs.states[State.FAILED], STYLES[State.FAILED]
-        failed = [
-            attempts[-1]
-            for key, attempts in self.attempts.items()
-            if self._status(key)[1] is State.FAILED and attempts[-1].error
-        ]
-        if failed:
+        """Why subtasks failed, or are to be tried again, in full."""
+        told: list[Line] = []
+        for key, attempts in self.attempts.items():
+            state, latest = self.view.subtasks[key].state, attempts[-1]
+            if not latest.error or state not in (State.FAILED, State.RETRY):
+                continue
+            again = f"try {latest.attempt} failed, another follows: "
+            why = f"{again if state is State.RETRY else ''}{latest.error}"
+            sign = self.glyphs.states[state]
+            told += self._text(sign, STYLES[state], f"{key}: {why}", "")
+        if told:
             yield []
-        for attempt in failed:
-            yield from self._text(
-                sign, style, f"{attempt.subtask_id}: {attempt.error}", ""
-            )
+            yield from told
 
     def results(self) -> Iterator[Line]:
         """The task's result in words."""
@@ -205,7 +200,7 @@ class _Details:
 
     def files(self, folder: Path | None) -> Iterator[Line]:
         """Where everything is that the subtasks made."""
-        home = PurePosixPath(folder, self.task.id) if folder else None
+        home = PurePosixPath(folder) if folder else None
         paths = (self.task.result or {}).get("files") or self._created(home)
         if paths:
             yield []

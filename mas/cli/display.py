@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -44,20 +44,17 @@ async def shown(
     max_attempts: int,
     plain: bool,
     as_json: bool,
-    history: Iterable[Recorded] = (),
 ) -> AsyncIterator[Screen]:
     """Give what shows each event, in the way that fits where it goes.
 
     JSON lines are results and go to stdout; the live view and the lines are talk and go
-    to stderr. At the end the summary goes to stdout. ``history`` is recalled first.
+    to stderr. At the end the summary goes to stdout.
     """
     if as_json:
         yield Screen(_show_json, _forget)
         return
     view = RunView(max_attempts=max_attempts)
     view.description = description
-    for recorded in history:
-        view.apply(recorded)
     if plain or not _is_terminal():
 
         def show_line(recorded: Recorded) -> None:

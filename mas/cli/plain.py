@@ -13,6 +13,7 @@ from mas.core.events import (
     AttemptFinished,
     AttemptProgress,
     AttemptStarted,
+    CancelAccepted,
     Event,
     PlanAccepted,
     Recorded,
@@ -25,7 +26,7 @@ from mas.core.events import (
     Waiting,
 )
 from mas.core.graph import stages
-from mas.model import Status
+from mas.model import FailureKind, Status
 
 
 def line(recorded: Recorded, *, zone: tzinfo | None = None) -> str | None:
@@ -69,6 +70,8 @@ def _subject_and_text(event: Event, task_id: str) -> tuple[str, str] | None:
             return (event.subtask_id, text) if text else None
         case Waiting():
             return ("task", f"waiting: {event.reason}") if event.reason else None
+        case CancelAccepted():
+            return "task", f"is being cancelled: {event.reason}"
         case TaskSuspended():
             word = "interrupted" if event.interrupted else "suspended"
             return "task", sentences(f"{word}: {event.reason}", event.hint)
@@ -99,9 +102,11 @@ def _attempt(event: AttemptFinished) -> str | None:
         return ", ".join([took, *used])
     if event.retry_in_s is None:
         return None
-    reason = event.error or event.status.value
+    failed = f"try {event.attempt} failed: {event.error or event.status.value}"
+    if event.failure is FailureKind.AUTHENTICATION:
+        return f"{failed}; tried again with mas resume"  # the task is suspended next
     soon = f"in {span(event.retry_in_s)}" if event.retry_in_s >= 1 else "at once"
-    return f"try {event.attempt} failed: {reason}; next try {soon}"
+    return f"{failed}; next try {soon}"
 
 
 def _subtask(event: SubtaskFinished) -> str | None:

@@ -50,6 +50,9 @@ def resume(
     TASK is an id, the beginning of one that fits no other, or - for the latest. What is
     finished is neither run nor paid for again; what was under way goes on in its own
     Claude session.
+
+    The flags of the first run are not remembered: give them again, or put them into
+    mas.toml.
     """
     flags: dict[tuple[str, str], Any] = {
         ("claude", "model"): model,
@@ -95,7 +98,6 @@ async def _look(dsn: str, task: str) -> tuple[Job, TaskCreated]:
     job = Job(
         work=lambda supervisor: supervisor.resume(found.id),
         description=found.description,
-        history=history,
     )
     return job, _created(history)
 

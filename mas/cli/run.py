@@ -71,6 +71,11 @@ def run(
                 "with --resume goes neither a new task nor an input",
                 hint="the task that is gone on with has its own; leave one of the two",
             )
+        if planner_model is not None or max_subtasks is not None:
+            raise UsageError(
+                "with --resume goes neither --planner-model nor --max-subtasks",
+                hint="the task that is gone on with has its plan; leave them out",
+            )
         return go_on(config, resume, plain=plain, as_json=as_json)
     if task is None:
         raise UsageError(

@@ -12,7 +12,7 @@ from rich.console import Console
 from mas.cli.options import config_option, debug_option, json_option, read_config
 from mas.cli.tables import task_details
 from mas.config import Config
-from mas.core.events import Recorded
+from mas.core.events import Recorded, TaskCreated
 from mas.core.view import RunView
 from mas.model import SubtaskResult, Task
 from mas.supervisor.services import open_store
@@ -34,7 +34,11 @@ def show(task: str, as_json: bool, config_path: Path | None) -> int:
         click.echo(msgspec.json.encode(document(found, results, events)))
         return 0
     details = task_details(
-        found, results, now=datetime.now(UTC), folder=config.files.path
+        found,
+        results,
+        _view(events),
+        now=datetime.now(UTC),
+        folder=_folder(events) or config.files.path / found.id,
     )
     Console().print(details, crop=False)  # a path is for copying: never cut
     return 0
@@ -44,18 +48,30 @@ def document(
     task: Task, results: list[SubtaskResult], events: list[Recorded]
 ) -> dict[str, Any]:
     """The task as JSON: the plan with each subtask's status, a row an attempt."""
-    view = RunView()
-    for recorded in events:
-        view.apply(recorded)
     fields: dict[str, Any] = msgspec.to_builtins(task)
     del fields["plan"]
     fields["status"] = task.shown_status
-    statuses = view.statuses()
+    statuses = _view(events).statuses()
     fields["subtasks"] = [
         {**msgspec.to_builtins(subtask), "status": statuses[subtask.id].value}
         for subtask in (task.plan.subtasks if task.plan else ())
     ]
     return {"task": fields, "subtask_results": results}
+
+
+def _view(events: list[Recorded]) -> RunView:
+    view = RunView()
+    for recorded in events:
+        view.apply(recorded)
+    return view
+
+
+def _folder(events: list[Recorded]) -> Path | None:
+    """The task's folder, where its journal names one."""
+    for recorded in events:
+        if isinstance(recorded.event, TaskCreated) and recorded.event.folder:
+            return Path(recorded.event.folder)
+    return None
 
 
 async def _read(

@@ -1,7 +1,7 @@
 """Work that a supervisor does in this process: shown, and stopped by signals."""
 
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import anyio
 from msgspec import Struct
@@ -22,14 +22,12 @@ _SUSPENDED = 4
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """What a supervisor is to do, and what is known of it before."""
+    """What a supervisor is to do."""
 
     work: Callable[[Supervisor], Awaitable[TaskFinished | TaskSuspended]]
     description: str
     script: str | None = None
     """Who plays Claude, for the task's first fact."""
-    history: Sequence[Recorded] = ()
-    """The facts of former runs."""
 
 
 async def supervise(config: Config, job: Job, *, plain: bool, as_json: bool) -> int:
@@ -39,7 +37,6 @@ async def supervise(config: Config, job: Job, *, plain: bool, as_json: bool) -> 
         max_attempts=config.limits.max_attempts,
         plain=plain,
         as_json=as_json,
-        history=job.history,
     ) as screen:
 
         def show_or_stop(recorded: Recorded) -> None:
@@ -73,6 +70,9 @@ async def _obey_signals(
 
     One that is ignored stays so: under nohup a closed terminal stops nothing.
     """
+    # Before that there is nothing to stop cleanly, and the servers' start cannot be
+    # cancelled: a signal ends the process at once.
+    await supervisor.opened.wait()
     wanted = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     with anyio.open_signal_receiver(*wanted) as signals:
         async for received in signals:

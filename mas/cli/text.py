@@ -170,8 +170,10 @@ def name_some(names: Sequence[str], width: int) -> str:
 
 
 def sentences(*parts: str) -> str:
-    """``parts``, those that there are, as sentences on one line."""
-    return ". ".join(part.rstrip(". ") for part in parts if part)
+    """``parts``, those that there are, on one line; each but the first capitalised."""
+    first, *others = parts
+    capital = (part[:1].upper() + part[1:] for part in others)
+    return ". ".join(part.rstrip(". ") for part in (first, *capital) if part)
 
 
 def duration(seconds: float) -> str:

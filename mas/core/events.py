@@ -101,6 +101,12 @@ class SubtaskFinished(_Event, frozen=True, kw_only=True, tag="subtask_finished")
     error: str | None = None
 
 
+class CancelAccepted(_Event, frozen=True, kw_only=True, tag="cancel_accepted"):
+    """The task ends as cancelled: nothing new is started for it."""
+
+    reason: str
+
+
 class TaskSuspended(_Event, frozen=True, kw_only=True, tag="task_suspended"):
     reason: str
     hint: str
@@ -142,6 +148,7 @@ Fact = (
     | AttemptFinished
     | ResultIgnored
     | SubtaskFinished
+    | CancelAccepted
     | TaskSuspended
     | TaskFinished
 )

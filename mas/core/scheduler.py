@@ -15,6 +15,7 @@ from mas.core.events import (
     AgentLost,
     AgentReady,
     AttemptFinished,
+    CancelAccepted,
     CancelRequested,
     Command,
     Fact,
@@ -40,7 +41,7 @@ class Scheduler:
     the session of an attempt that begins one. With ``history``, the attempts in
     ``live_attempts`` have begun and not ended: an ``AttemptFinished`` is due for each,
     saying what its result.json turned out to be, or failed with AGENT_LOST, which then
-    does not count against ``max_attempts``.
+    does not count against ``max_attempts``. Where a cancel was accepted, it stays so.
     """
 
     def __init__(
@@ -60,14 +61,16 @@ class Scheduler:
         self._task_timeout_s = task_timeout_s
         self._matcher = Matcher(plan, roster)
         self._progress = Progress(plan)
+        self._stop: Stop | None = None
         for fact in history:
             self._progress.apply(fact, None)
+            if isinstance(fact, CancelAccepted):
+                self._stop = Stop(FailureKind.CANCELLED, fact.reason)
         self._present: set[str] = set()
         self._live: dict[str, LiveAttempt] = {}  # by subtask
         self._live_on: dict[str, LiveAttempt] = {}  # by agent
         self._timers = Timers()  # a live attempt's deadline, or the end of a back-off
         self._task_deadline: float | None = None
-        self._stop: Stop | None = None
         self._has_begun = False
         self._is_over = False
         self._last_loss = ""  # of an agent that was retired
@@ -158,6 +161,8 @@ class Scheduler:
                 self._go_live(live)
             elif node.last is None and node.waits_for == 0:
                 self._matcher.push(node.id, node.failed_on)
+        if self._stop is not None:
+            self._stop_work(self._stop)
         for node in nodes:
             if node.last is not None:
                 self._finish(node, node.last, node.error)
@@ -213,10 +218,16 @@ class Scheduler:
                 self._push(self._progress.nodes[subtask_id])
 
     def _stop_all(self, stop: Stop) -> None:
-        """End the task early: what waits is cancelled, what runs is stopped."""
+        """End the task early, for the first reason that comes; a cancel is for good."""
         if self._stop is not None:
             return
         self._stop = stop
+        if stop.kind is FailureKind.CANCELLED:
+            self._record(CancelAccepted(reason=stop.reason))
+        self._stop_work(stop)
+
+    def _stop_work(self, stop: Stop) -> None:
+        """What waits is cancelled, what runs is stopped."""
         for node in self._progress.nodes.values():
             if self._is_pending(node):
                 self._record_finish(node, Status.CANCELLED, stop.reason)

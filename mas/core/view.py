@@ -15,6 +15,7 @@ from mas.core.events import (
     AttemptFinished,
     AttemptProgress,
     AttemptStarted,
+    CancelAccepted,
     Event,
     PlanAccepted,
     Recorded,
@@ -198,8 +199,8 @@ class RunView:
                     self._finish_attempt(subtask, event, at)
             case SubtaskFinished():
                 self._finish_subtask(event, at)
-            case ResultIgnored():
-                pass
+            case ResultIgnored() | CancelAccepted():
+                pass  # what follows from it is told by other facts
             case Waiting():
                 self._begin(at)
                 self.waiting, self.waiting_since = event.reason or None, at

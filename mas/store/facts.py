@@ -17,6 +17,7 @@ from mas.core.events import (
     PlanAccepted,
     Recorded,
     TaskFinished,
+    TaskResumed,
     TaskSuspended,
 )
 from mas.store.sql import QueryError, one_line
@@ -24,7 +25,7 @@ from mas.store.sql import QueryError, one_line
 ATTEMPT_FINISHED = "attempt_finished"
 """The type whose facts are rows of ``subtask_results`` too."""
 
-TASK_FACTS = (PlanAccepted, TaskSuspended, TaskFinished)
+TASK_FACTS = (PlanAccepted, TaskResumed, TaskSuspended, TaskFinished)
 """Those that change the task's row."""
 
 _PAYLOADS: dict[type, tuple[str, Any]] = {

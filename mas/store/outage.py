@@ -25,7 +25,7 @@ _TOLD_AFTER_S = 0.3
 _SLOW_S = 3.0
 """An answer that takes longer is told of, as an outage is."""
 _LAST_TRY_S = 3.0
-"""For the one try that is made even when the time is up."""
+"""For the one try that is made when the time is up, unless that was limited."""
 
 
 def retry_pauses() -> Iterator[float]:
@@ -51,6 +51,7 @@ class Outage:
     ) -> None:
         self._where = where
         self._timeout_s = timeout_s
+        self._is_limited = False
         self._on_outage = on_outage
         self._revive = revive
         self._began: float | None = None
@@ -75,8 +76,10 @@ class Outage:
                     return await self._answered(operation)
                 except _LOST as error:
                     self._begin(error)
-                    # However late it is, each operation gets one more connection.
-                    if is_again and anyio.current_time() >= self._deadline:
+                    # However late it is, each operation gets one more connection;
+                    # under a limit it is too late.
+                    is_late = anyio.current_time() >= self._deadline
+                    if is_late and (is_again or self._is_limited):
                         raise self._over() from error
                     await self._wait_out(reconnect, is_again=is_again)
                     is_again = True
@@ -84,14 +87,15 @@ class Outage:
     def limit(self, timeout_s: float, give_up: Callable[[], None]) -> None:
         """Wait no longer than this, from now on, for what is waited for now too.
 
+        With the deadline it is over: there is no last try after it.
         ``give_up`` ends the connection over which an operation still has no answer.
         """
         self._timeout_s = min(self._timeout_s, timeout_s)
+        self._is_limited = True
         if self._began is not None:
-            latest = anyio.current_time() + timeout_s
-            self._deadline = min(self._deadline, latest)
+            self._deadline = min(self._deadline, anyio.current_time() + timeout_s)
             if self._scope is not None:
-                self._scope.deadline = min(self._scope.deadline, latest)
+                self._scope.deadline = self._deadline
         if self._is_busy:
             self._call_in(timeout_s, give_up)
 
@@ -117,7 +121,9 @@ class Outage:
     async def _wait_out(
         self, reconnect: Callable[[], Awaitable[None]], *, is_again: bool
     ) -> None:
-        latest = max(self._deadline, anyio.current_time() + _LAST_TRY_S)
+        latest = self._deadline
+        if not self._is_limited:
+            latest = max(latest, anyio.current_time() + _LAST_TRY_S)
         with anyio.CancelScope(deadline=latest) as self._scope:
             if is_again:  # it may be the operation that ends the connection
                 await anyio.sleep(next(self._pauses))

@@ -77,10 +77,13 @@ FINISH_TASK: Final = f"""
     )
     SELECT pg_notify('{FINISHED_CHANNEL}', id) FROM finished
     """
+RESUME_TASK: Final = """
+    UPDATE tasks SET suspended = NULL, updated_at = $2 WHERE id = $1
+    """
 TAKE_TASK: Final = """
     UPDATE tasks
-    SET owner = $2, owner_epoch = owner_epoch + 1, updated_at = now(), suspended = NULL
-    WHERE id = $1
+    SET owner = $2, owner_epoch = owner_epoch + 1, updated_at = now()
+    WHERE id = $1 AND finished_at IS NULL
     RETURNING owner_epoch
     """
 STATUS: Final = "SELECT status FROM tasks WHERE id = $1"

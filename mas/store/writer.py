@@ -4,7 +4,13 @@ from collections.abc import Sequence
 
 from msgspec import convert, structs, to_builtins
 
-from mas.core.events import PlanAccepted, Recorded, TaskFinished, TaskSuspended
+from mas.core.events import (
+    PlanAccepted,
+    Recorded,
+    TaskFinished,
+    TaskResumed,
+    TaskSuspended,
+)
 from mas.errors import OwnershipLostError, StoreError, UsageError
 from mas.model import LogRecord, Plan, Task
 from mas.store import statements
@@ -51,13 +57,19 @@ class TaskWriter:
         self._epochs[task.id] = 1
 
     async def take(self, task_id: str, owner: str) -> int:
-        """Hold a task that nobody holds; return its new epoch."""
+        """Hold a task that nobody holds and that is not finished; its new epoch."""
         async with self._connection.transaction():
             await self._lock(task_id)
             rows = await self._connection.fetch(statements.TAKE_TASK, task_id, owner)
             await self._connection.execute(statements.DROP_COMMANDS, task_id)
+            there = await self._connection.fetch(statements.STATUS, task_id)
         if not rows:
             await self._unlock(task_id)
+            if there:
+                raise UsageError(
+                    f"the task {task_id} is finished: {there[0]['status']}",
+                    hint=f"its results: mas show {task_id}",
+                )
             raise UsageError(f"there is no task {task_id!r}")
         epoch: int = rows[0]["owner_epoch"]
         self._epochs[task_id] = epoch
@@ -194,6 +206,8 @@ class TaskWriter:
                 case PlanAccepted(plan=plan):
                     change = (task_id, fact.at, to_json(plan))
                     await execute(statements.SET_PLAN, *change)
+                case TaskResumed():
+                    await execute(statements.RESUME_TASK, task_id, fact.at)
                 case TaskSuspended(reason=reason, interrupted=interrupted):
                     why = None if interrupted else reason
                     await execute(statements.SUSPEND_TASK, task_id, fact.at, why)

@@ -103,6 +103,8 @@ class Engine:
         self._queued: list[Command] = []
         self._wake_writer = anyio.Event()
         self._live: dict[tuple[str, int], _LiveAttempt] = {}
+        self._agentless: set[tuple[str, int]] = set()
+        """Attempts whose agent was lost: one of its name may be there again."""
         self._results = Results(job.plan, job.folder)
         self._cut_off = self._recall(history)
         self._finished: TaskFinished | None = None
@@ -138,6 +140,8 @@ class Engine:
                 )
             )
         elif isinstance(message, messages.AttemptDone):
+            if live := self._live.get((message.subtask_id, message.attempt)):
+                live.ended.set()
             self.feed(self._judged(agent_id, message))
 
     async def run(self) -> TaskFinished | SuspendTask:
@@ -181,9 +185,14 @@ class Engine:
     async def _left_by(self, lost: AgentLost) -> AttemptFinished | None:
         """What the lost agent's attempt came to, by the files that it left."""
         for running in self._scheduler.live_attempts:
-            live = self._live.get((running.subtask_id, running.attempt))
-            if live is None or running.agent_id != lost.agent_id:
+            if running.agent_id != lost.agent_id:
                 continue
+            key = running.subtask_id, running.attempt
+            self._agentless.add(key)
+            live = self._live.get(key)
+            if live is None:
+                return None
+            live.ended.set()
             cut_off = CutOff(
                 started=live.started,
                 error=f"{lost.agent_id} was lost: {lost.error}",
@@ -232,16 +241,17 @@ class Engine:
     def _note(self, fact: Event) -> None:
         """Take note that the fact is durable."""
         if isinstance(fact, AttemptFinished):
-            live = self._live.pop((fact.subtask_id, fact.attempt), None)
-            if live:
+            self._agentless.discard((fact.subtask_id, fact.attempt))
+            if live := self._live.pop((fact.subtask_id, fact.attempt), None):
                 live.ended.set()
         elif isinstance(fact, TaskFinished):
             self._finished = fact
 
     def _start(self, command: StartAttempt) -> None:
-        live = self._live.get((command.subtask_id, command.attempt))
-        if live is None:
-            return  # it ended before it was sent: its agent was lost meanwhile
+        key = command.subtask_id, command.attempt
+        live = self._live.get(key)
+        if live is None or key in self._agentless:
+            return  # its agent was lost before the start was recorded
         live.sent_at = time.monotonic()
         job = self._job
         subtask = self._subtasks[command.subtask_id]
@@ -301,7 +311,7 @@ class Engine:
                     )
                     open_attempts[begun.subtask_id, begun.attempt] = cut_off
                 case AttemptFinished() as ended:
-                    del open_attempts[ended.subtask_id, ended.attempt]
+                    open_attempts.pop((ended.subtask_id, ended.attempt), None)
                     self._results.note(ended)
                 case _:
                     pass

@@ -43,11 +43,15 @@ class LogWriter:
         self._wake.set()
 
     async def write(self) -> None:
-        """Write whatever is added, until cancelled."""
+        """Write whatever is added, until cancelled.
+
+        The batch that is under way then is given two seconds: cut off after its COMMIT,
+        it would be written again.
+        """
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
-            await self._flush()
+            await self._flush_whole()
             if self._is_away:
                 self._wake.set()
                 await anyio.sleep(_RETRY_AFTER_S)  # nobody tells when it is back
@@ -56,6 +60,21 @@ class LogWriter:
         """Write what is left, for at most two seconds."""
         with anyio.move_on_after(_FLUSH_DEADLINE_S, shield=True):
             await self._flush()
+
+    async def _flush_whole(self) -> None:
+        shielded = anyio.CancelScope(shield=True)
+
+        async def limit_when_cancelled() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                shielded.deadline = anyio.current_time() + _FLUSH_DEADLINE_S
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(limit_when_cancelled)
+            with shielded:
+                await self._flush()
+            tasks.cancel_scope.cancel()
 
     async def _flush(self) -> None:
         records = self._records[:]

@@ -67,11 +67,17 @@ class AgentPool:
         if handle := self._handles.get(agent_id):
             handle.kill(reason)
 
-    async def stop(self) -> None:
-        """Ask every agent to end, start none again, and wait until all are gone."""
+    def ask_to_end(self) -> None:
+        """Ask every agent to end, and start none again; asking twice does nothing."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         for handle in self._handles.values():
             handle.stop()
+
+    async def stop(self) -> None:
+        """Ask every agent to end, and wait until all are gone."""
+        self.ask_to_end()
         await self._ended.wait()
 
     async def _keep(self, spec: AgentSpec) -> None:

@@ -50,7 +50,7 @@ class Relay:
             supervisor_id,
             ttl_s=config.supervisor.agent_ttl_s,
             report=self.wait_for,
-            revive=services.addresses.revive,
+            revive=services.addresses.revive_redis,
         )
         tasks.start_soon(self._board.write)
         tasks.start_soon(self._logs.write)

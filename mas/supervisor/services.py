@@ -1,5 +1,6 @@
 """The shared services of a run: embedded or configured, opened and closed together."""
 
+import asyncio
 import os
 import secrets
 import threading
@@ -7,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import anyio
 from anyio import to_thread
 from msgspec import Struct
 
@@ -31,8 +33,10 @@ class Addresses(Struct, frozen=True, kw_only=True):
     postgres_dsn: str
     redis_url: str
     owns_postgres: bool
-    revive: Revive | None = None
-    """Brings the embedded servers back where their keeper was killed."""
+    revive_postgres: Revive | None = None
+    """Brings PostgreSQL back where the keeper was killed; None where it is not ours."""
+    revive_redis: Revive | None = None
+    """The same for Redis."""
 
 
 class Services(Struct, kw_only=True):
@@ -52,6 +56,13 @@ class Services(Struct, kw_only=True):
         )
 
 
+class _Join(Struct):
+    """One join that is under way, for all who wait for it."""
+
+    is_over: anyio.Event
+    error: Exception | None = None
+
+
 class _Reviver:
     """Joins the servers once more, which starts a keeper where none is left.
 
@@ -60,15 +71,46 @@ class _Reviver:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._turn = threading.Lock()
+        self._under_way: _Join | None = None
+        self._is_closed = False
 
     async def revive(self) -> None:
-        """Return when the servers are ready; NotReadyError when they will not be."""
-        await to_thread.run_sync(self._join, abandon_on_cancel=True)
+        """Return when the servers are ready; NotReadyError when they will not be.
 
-    def _join(self) -> None:
-        with self._turn:  # several connections are lost at once
+        Several connections are lost at once: they share one join.
+        """
+        if self._is_closed:
+            raise NotReadyError("the embedded servers are not used any more")
+        join = self._under_way
+        if join is None:
+            join = _Join(anyio.Event())
+            # Not a worker thread: the process's end would wait for that.
+            threading.Thread(
+                target=self._join,
+                args=(join, asyncio.get_running_loop()),
+                name="mas revive",
+                daemon=True,
+            ).start()
+            self._under_way = join
+        await join.is_over.wait()
+        if join.error is not None:
+            raise join.error
+
+    def close(self) -> None:
+        """Begin no join any more; one that is under way leaves no lease."""
+        self._is_closed = True
+
+    def _join(self, join: _Join, loop: asyncio.AbstractEventLoop) -> None:
+        try:
             keeper.join(self._home, timeout_s=_REVIVE_TIMEOUT_S).close()
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            join.error = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(self._end, join)
+
+    def _end(self, join: _Join) -> None:
+        self._under_way = None
+        join.is_over.set()
 
 
 @asynccontextmanager
@@ -82,14 +124,17 @@ async def reach_servers(config: Config) -> AsyncIterator[Addresses]:
         )
         return
     lease = await to_thread.run_sync(keeper.join, config.home)
+    reviver = _Reviver(config.home)
     try:
         yield Addresses(
             postgres_dsn=config.postgres.dsn or lease.servers.postgres_dsn,
             redis_url=config.redis.url or lease.servers.redis_url,
-            owns_postgres=config.postgres.dsn is None,
-            revive=_Reviver(config.home).revive,
+            owns_postgres=not config.postgres.dsn,
+            revive_postgres=None if config.postgres.dsn else reviver.revive,
+            revive_redis=None if config.redis.url else reviver.revive,
         )
     finally:
+        reviver.close()
         lease.close()
 
 
@@ -97,7 +142,9 @@ async def reach_servers(config: Config) -> AsyncIterator[Addresses]:
 async def open_store(config: Config) -> AsyncIterator[TaskStore]:
     """The recorded tasks alone: what the commands that only look need."""
     async with reach_servers(config) as addresses:
-        store = await TaskStore.connect(addresses.postgres_dsn, revive=addresses.revive)
+        store = await TaskStore.connect(
+            addresses.postgres_dsn, revive=addresses.revive_postgres
+        )
         try:
             yield store
         finally:
@@ -118,13 +165,13 @@ async def open_services(
             addresses.postgres_dsn,
             outage_timeout_s=config.supervisor.outage_timeout_s,
             on_outage=on_outage,
-            revive=addresses.revive,
+            revive=addresses.revive_postgres,
         )
         stack.push_async_callback(store.close)
         log_store = await TaskStore.connect(
             addresses.postgres_dsn,
             outage_timeout_s=_LOG_OUTAGE_S,
-            revive=addresses.revive,
+            revive=addresses.revive_postgres,
         )
         stack.push_async_callback(log_store.close)
         board = await AgentBoard.connect(addresses.redis_url)

@@ -25,7 +25,7 @@ from mas.core.events import (
     fact_of,
 )
 from mas.core.scheduler import Scheduler
-from mas.errors import MasError, OutageError, StoreError
+from mas.errors import MasError, OutageError, OwnershipLostError, StoreError
 from mas.model import Plan, Status, Task
 from mas.store.commands import watch_cancel
 from mas.supervisor.agents import agent_configuration
@@ -43,7 +43,6 @@ from mas.supervisor.relay import Relay
 from mas.supervisor.services import Services, open_services
 from mas.supervisor.takeover import (
     Inheritance,
-    check_folder,
     find_unowned,
     owner_name,
     take_over,
@@ -79,7 +78,10 @@ class Supervisor:
         self._recall = recall
         self._script = script
         self._agent_module = agent_module
+        self.opened = anyio.Event()
+        """Set once the servers are there: until then there is nothing to stop."""
         self._services: Services | None = None
+        self._agents: AgentPool | None = None
         self._engine: Engine | None = None
         self._journal: Journal | None = None
         self._work = anyio.CancelScope()
@@ -95,6 +97,8 @@ class Supervisor:
         self._interruption = reason
         if self._services:
             self._services.store.limit_outage(_CLOSING_DEADLINE_S)
+        if self._agents:
+            self._agents.ask_to_end()  # while the last facts are written
         self._work.cancel()
 
     async def run(self, description: str, inputs: Sequence[Path] = ()) -> Outcome:
@@ -121,7 +125,7 @@ class Supervisor:
         """End a task whose owner is gone as cancelled; no agent is started."""
         async with open_services(self._config, on_outage=self._outage) as services:
             self._services = services
-            ours = await self._adopt(task, services, lambda ours: None)
+            ours = await self._adopt(task, services, needs_folder=False)
             job = await self._job(services, ours.created, ours.plan)
             self._relay.feed(CancelRequested(reason))
             idle = self._pool(services)
@@ -132,10 +136,11 @@ class Supervisor:
         self._relay.wait_for("the servers")
         async with open_services(self._config, on_outage=self._outage) as services:
             self._services = services
+            self.opened.set()
             return await self._with_agents(services, work)
 
     async def _with_agents(self, services: Services, work: _Work) -> Outcome:
-        pool = self._pool(services)
+        pool = self._agents = self._pool(services)
         outcome: Outcome | None = None
         failure: MasError | ExceptionGroup[Exception] | None = None
         try:
@@ -212,12 +217,14 @@ class Supervisor:
                 owner_epoch=1,
             )
             job = await self._job(services, created, accepted.plan)
+        except BaseException:
+            remove_folder(self.folder)
+            raise
+        # From here on it may be recorded, whether or not the answer comes.
+        with anyio.CancelScope(shield=True):
             self._journal, recorded = await Journal.create(
                 services.store, task, (created, accepted)
             )
-        finally:
-            if self._journal is None:
-                remove_folder(self.folder)
         for record in recorded:
             self._relay.show(record)
         return await self._execute(services, pool, job)
@@ -241,17 +248,18 @@ class Supervisor:
         )
 
     async def _go_on(self, task: str, services: Services, pool: AgentPool) -> Outcome:
-        ours = await self._adopt(task, services, check_folder)
+        ours = await self._adopt(task, services, needs_folder=True)
         job = await self._job(services, ours.created, ours.plan)
         return await self._execute(services, pool, job, ours.recorded)
 
     async def _adopt(
-        self, task: str, services: Services, check: Callable[[Inheritance], None]
+        self, task: str, services: Services, *, needs_folder: bool
     ) -> Inheritance:
-        """Own a task that nobody works on, if it passes ``check``, and record that."""
+        """Own a task that nobody works on, and record that."""
         found = await find_unowned(services.store, task)
-        ours = await take_over(services.store, found, self.id)
-        check(ours)
+        ours = await take_over(
+            services.store, found, self.id, needs_folder=needs_folder
+        )
         self.task_id = self._relay.task_id = found.id
         for recorded in ours.recorded:
             self._recall(recorded)
@@ -304,7 +312,7 @@ class Supervisor:
         self._relay.attach(self._engine)
         async with anyio.create_task_group() as tasks:
             addresses = services.addresses
-            watch = partial(watch_cancel, revive=addresses.revive)
+            watch = partial(watch_cancel, revive=addresses.revive_postgres)
             tasks.start_soon(watch, addresses.postgres_dsn, job.task_id, self._cancel)
             outcome = await self._engine.run()
             tasks.cancel_scope.cancel()
@@ -333,10 +341,12 @@ class Supervisor:
         if self._journal is not None:
             cause = _cause(failure, MasError)
             told = cause.message if cause else "it broke off"
-            self._relay.show_now(TaskSuspended(reason=told, hint=self._resume_hint()))
+            lost = isinstance(cause, OwnershipLostError)
+            hint = cause.hint if cause and lost else self._resume_hint()
+            self._relay.show_now(TaskSuspended(reason=told, hint=hint))
 
     def _resume_hint(self) -> str:
-        return f"go on: mas resume {self.task_id}"
+        return f"go on with mas resume {self.task_id}"
 
     def _outage(self, reason: str | None) -> None:
         self._relay.wait_for(reason or "")

@@ -2,12 +2,13 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 from anyio import to_thread
 from msgspec import Struct
 
-from mas.core.events import PlanAccepted, Recorded, TaskCreated
+from mas.core.events import PlanAccepted, Recorded, TaskCreated, TaskResumed
 from mas.errors import MasError, NotReadyError, UsageError
 from mas.model import Plan, Task
 from mas.store.postgres import TaskStore
@@ -22,10 +23,6 @@ class Inheritance(Struct, frozen=True, kw_only=True):
     created: TaskCreated
     plan: Plan
     recorded: tuple[Recorded, ...]
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.created.folder)
 
 
 def owner_name(supervisor_id: str) -> str:
@@ -50,20 +47,21 @@ async def find_unowned(store: TaskStore, task: str) -> Task:
     return found
 
 
-async def take_over(store: TaskStore, task: Task, supervisor_id: str) -> Inheritance:
-    """Own the task from now on; nothing that its last owner started is left then."""
+async def take_over(
+    store: TaskStore, task: Task, supervisor_id: str, *, needs_folder: bool
+) -> Inheritance:
+    """Own the task from now on; nothing that a former owner started is left then.
+
+    With ``needs_folder`` it is taken only where its workspaces are.
+    """
+    if needs_folder:
+        _check_folder(task, _beginning(task, await store.events(task.id))[0])
     epoch = await store.take_task(task.id, owner_name(supervisor_id))
     recorded = tuple(await store.events(task.id))
-    if task.owner:
-        await to_thread.run_sync(remove_all_of, task.owner.split()[0])
-    events = [it.event for it in recorded]
-    created = next((it for it in events if isinstance(it, TaskCreated)), None)
-    accepted = next((it for it in events if isinstance(it, PlanAccepted)), None)
-    if created is None or accepted is None:
-        raise MasError(
-            f"the journal of the task {task.id} does not begin with its plan",
-            hint="start the task anew; please report this",
-        )
+    owners = {it.event.owner for it in recorded if isinstance(it.event, TaskResumed)}
+    for owner in owners | ({task.owner} if task.owner else set()):
+        await to_thread.run_sync(remove_all_of, owner.split()[0])
+    created, accepted = _beginning(task, recorded)
     return Inheritance(
         task=task,
         epoch=epoch,
@@ -73,11 +71,23 @@ async def take_over(store: TaskStore, task: Task, supervisor_id: str) -> Inherit
     )
 
 
-def check_folder(inheritance: Inheritance) -> None:
-    """Raise where the workspaces, which the journal names, are not there any more."""
-    if not inheritance.folder.is_dir():
+def _beginning(
+    task: Task, recorded: Sequence[Recorded]
+) -> tuple[TaskCreated, PlanAccepted]:
+    events = [it.event for it in recorded[:2]]
+    match events:
+        case [TaskCreated() as created, PlanAccepted() as accepted]:
+            return created, accepted
+    raise MasError(
+        f"the journal of the task {task.id} does not begin with its plan",
+        hint="start the task anew; please report this",
+    )
+
+
+def _check_folder(task: Task, created: TaskCreated) -> None:
+    if not Path(created.folder).is_dir():
         raise NotReadyError(
-            f"the folder of the task is gone: {inheritance.folder}",
+            f"the folder of the task is gone: {created.folder}",
             hint="put it back where it was, or start the task anew; "
-            f"the recorded results: mas show {inheritance.task.id} --json",
+            f"the recorded results: mas show {task.id} --json",
         )

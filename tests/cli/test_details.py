@@ -9,12 +9,13 @@ from msgspec.structs import replace
 from rich.cells import cell_len
 
 from mas.cli.tables import task_details
+from mas.core.events import TaskSuspended
 from mas.model import Plan, Status, SubtaskResult, Task, Usage
 from tests.cli.runs import HOSTILE, WIDTHS, text_of
-from tests.core.telling import subtask
+from tests.core.telling import Telling, subtask
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-FOLDER = Path("/home/ann/shared_files")
+FOLDER = Path("/home/ann/shared_files/3f2a91c0-77")
 
 TASK = Task(
     id="3f2a91c0-77",
@@ -61,8 +62,32 @@ RESULTS = [
 ]
 
 
-def shown(task: Task, results: list[SubtaskResult], width: int = 90) -> str:
-    return text_of(task_details(task, results, now=NOW, folder=FOLDER), width)
+def planned() -> Telling:
+    assert TASK.plan is not None
+    return Telling(TASK.description, *TASK.plan.subtasks)
+
+
+def told() -> Telling:
+    """What the journal says where the rows are ``RESULTS``."""
+    run = planned()
+    run.start("fetch")
+    run.end_attempt("fetch", Status.FAILED, retry_in_s=0)
+    run.complete("fetch", attempt=2)
+    run.start("fx")
+    run.end_attempt("fx", Status.FAILED)
+    run.end("fx", Status.FAILED)
+    run.start("clean")
+    return run
+
+
+def shown(
+    task: Task,
+    results: list[SubtaskResult],
+    run: Telling | None = None,
+    width: int = 90,
+) -> str:
+    view = (run or told()).view
+    return text_of(task_details(task, results, view, now=NOW, folder=FOLDER), width)
 
 
 def test_a_task_in_progress_shows_every_attempt_error_and_file_so_far() -> None:
@@ -77,7 +102,7 @@ def test_a_task_in_progress_shows_every_attempt_error_and_file_so_far() -> None:
         "  └ try 2  completed    agent_2  41.2s   18.4k  $0.11  12 shops.\n"
         "✗ fx       failed       agent_2   3.1s                 exited 137 killed\n"
         "► clean    in_progress  agent_2  50.0s\n"
-        "· report   pending                                     Write the report\n"
+        "◌ report   pending                                     Write the report\n"
         "\n"
         "✗ fx: exited 137\n"
         "  killed\n"
@@ -89,12 +114,9 @@ def test_a_task_in_progress_shows_every_attempt_error_and_file_so_far() -> None:
 
 
 def test_a_finished_task_shows_its_result_and_each_subtasks_fate() -> None:
-    statuses = {
-        "fetch": "completed",
-        "fx": "failed",
-        "clean": "completed",
-        "report": "cancelled",
-    }
+    run = told()
+    run.complete("clean")
+    run.end("report", Status.CANCELLED)
     task = replace(
         TASK,
         status=Status.FAILED,
@@ -102,18 +124,19 @@ def test_a_finished_task_shows_its_result_and_each_subtasks_fate() -> None:
         finished_at=NOW,
         result={
             "summary": "2 of 4 subtasks completed.\nfetch: 12 shops.",
-            "subtasks": {key: {"status": status} for key, status in statuses.items()},
             "files": ["/home/ann/shared_files/3f2a91c0-77/fetch/output/a.csv"],
         },
     )
-    lines = shown(task, RESULTS).splitlines()
+    lines = shown(task, RESULTS, run).splitlines()
 
     assert lines[1].startswith("✗ failed · created 1 min ago · took 1 min 40 s")
     assert lines[3] == "! 1 subtask failed"
     assert [line.split()[:2] for line in lines if "cancelled" in line] == [
         ["⊘", "report"]
     ]
-    assert "  2 of 4 subtasks completed.\n  fetch: 12 shops.\n" in shown(task, RESULTS)
+    assert "  2 of 4 subtasks completed.\n  fetch: 12 shops.\n" in shown(
+        task, RESULTS, run
+    )
     assert lines[-1] == "  /home/ann/shared_files/3f2a91c0-77/fetch/output/a.csv"
 
 
@@ -122,7 +145,7 @@ def test_a_task_whose_supervisor_died_is_interrupted_and_says_how_to_go_on() -> 
     lines = shown(task, RESULTS).splitlines()
 
     assert lines[1].startswith("↻ interrupted")
-    assert lines[3] == "! go on: mas resume 3f2a91c0-77"
+    assert lines[3] == "! Go on with mas resume 3f2a91c0-77"
     assert "↻ clean    in_progress  agent_2" in lines
 
 
@@ -131,7 +154,28 @@ def test_a_task_that_stopped_by_itself_is_suspended_and_says_why() -> None:
     lines = shown(task, RESULTS).splitlines()
 
     assert lines[1].startswith("↻ suspended")
-    assert lines[3] == "! PostgreSQL was away. go on: mas resume 3f2a91c0-77"
+    assert lines[3] == "! PostgreSQL was away. Go on with mas resume 3f2a91c0-77"
+
+
+@pytest.mark.parametrize("is_suspended", [False, True])
+def test_a_failure_that_another_try_follows_is_not_the_subtasks(
+    is_suspended: bool,
+) -> None:
+    run = planned()
+    run.start("fx")
+    run.end_attempt("fx", Status.FAILED, error="HTTP 401", retry_in_s=0)
+    task = TASK
+    if is_suspended:
+        run.tell(TaskSuspended(reason="HTTP 401", hint="correct the key"))
+        task = replace(TASK, owner_alive=False, suspended="HTTP 401")
+    rows = [attempt("fx", 1, Status.FAILED, error="HTTP 401", execution_time=3.1)]
+    lines = shown(task, rows, run).splitlines()
+
+    assert [line.split()[:3] for line in lines if " fx " in line] == [
+        ["↻", "fx", "pending"]
+    ]
+    assert "↻ fx: try 1 failed, another follows: HTTP 401" in lines
+    assert not any("✗" in line for line in lines)
 
 
 def test_what_a_former_run_said_is_not_told_of_a_task_that_goes_on() -> None:
@@ -143,7 +187,7 @@ def test_what_a_former_run_said_is_not_told_of_a_task_that_goes_on() -> None:
 def test_a_task_without_a_plan_says_so() -> None:
     task = replace(TASK, plan=None, status=Status.PENDING)
 
-    assert shown(task, []).endswith("\n\nthere is no plan yet\n")
+    assert shown(task, [], Telling("x")).endswith("\n\nthere is no plan yet\n")
 
 
 def test_where_no_file_is_named_the_tasks_folder_is() -> None:
@@ -157,8 +201,10 @@ def test_results_of_another_form_are_no_reason_to_fail() -> None:
         "fetch", 1, Status.COMPLETED, output={"files_created": "x", "summary": 3}
     )
     task = replace(TASK, result={"subtasks": [], "files": None, "summary": {}})
+    run = planned()
+    run.complete("fetch")
 
-    assert "✓ fetch    completed" in shown(task, [odd])
+    assert "✓ fetch    completed" in shown(task, [odd], run)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -170,7 +216,8 @@ def test_nothing_that_a_model_wrote_breaks_the_page(width: int) -> None:
         attempt("fetch", 1, Status.COMPLETED, output={"summary": HOSTILE}),
         attempt("fx", 1, Status.FAILED, error=HOSTILE * 9),
     ]
-    lines = text_of(task_details(task, results, now=NOW), width).splitlines()
+    page = text_of(task_details(task, results, told().view, now=NOW), width)
+    lines = page.splitlines()
 
     assert all(cell_len(line) <= width for line in lines)
     assert all(line.isprintable() for line in lines)

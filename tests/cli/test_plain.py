@@ -24,7 +24,7 @@ from mas.core.events import (
     TaskSuspended,
     Waiting,
 )
-from mas.model import Plan, Status, Usage
+from mas.model import FailureKind, Plan, Status, Usage
 from tests.cli.runs import price_report
 from tests.core.telling import subtask
 
@@ -104,6 +104,15 @@ def attempt(status: Status, **fields: object) -> AttemptFinished:
             "fx  try 2 failed: exit 137; next try at once",
         ),
         (
+            attempt(
+                Status.FAILED,
+                error="HTTP 401",
+                failure=FailureKind.AUTHENTICATION,
+                retry_in_s=0,
+            ),
+            "fx  try 2 failed: HTTP 401; tried again with mas resume",
+        ),
+        (
             SubtaskFinished(
                 subtask_id="fx", status=Status.FAILED, attempt=3, error="exit 137"
             ),
@@ -125,8 +134,8 @@ def attempt(status: Status, **fields: object) -> AttemptFinished:
             "task  suspended: the budget is used up. Raise it",
         ),
         (
-            TaskSuspended(reason="Ctrl-C", hint="mas resume 3f2a", interrupted=True),
-            "task  interrupted: Ctrl-C. mas resume 3f2a",
+            TaskSuspended(reason="Ctrl-C", hint="go on with x", interrupted=True),
+            "task  interrupted: Ctrl-C. Go on with x",
         ),
         (
             TaskFinished(status=Status.FAILED, result={}, error="fx failed"),

@@ -230,12 +230,12 @@ def test_what_holds_for_the_whole_task_is_above_the_rows() -> None:
     run.tell(TaskSuspended(reason="Ctrl-C was pressed", hint="go on", interrupted=True))
     lines = screen(run, 80).splitlines()
     assert lines[0] == "Quarterly competitor price report  interrupted · 3f2a91c0"
-    assert lines[1] == "! interrupted: Ctrl-C was pressed. go on"
+    assert lines[1] == "! interrupted: Ctrl-C was pressed. Go on"
 
     run.tell(TaskSuspended(reason="the budget is used up", hint="raise it"))
     lines = screen(run, 80).splitlines()
     assert lines[0] == "Quarterly competitor price report  suspended · 3f2a91c0"
-    assert lines[1] == "! suspended: the budget is used up. raise it"
+    assert lines[1] == "! suspended: the budget is used up. Raise it"
 
 
 @pytest.mark.parametrize("number", [50, 500])

@@ -73,7 +73,10 @@ def test_a_run_that_was_stopped_goes_on_and_repeats_nothing(
     [task, *_] = mas.run("tasks", "--json").document["tasks"]
     assert (task["id"], task["status"]) == (task_id, "interrupted")
     assert "interrupted" in mas.run("tasks").out
-    assert f"go on: mas resume {task_id}" in mas.run("show", task_id).out
+    shown = mas.run("show", task_id, SHARED_FILES_PATH="elsewhere")
+    assert f"Go on with mas resume {task_id}" in shown.out
+    [created] = [each for each in cut.events if each["type"] == "task_created"]
+    assert created["folder"] in shown.out
 
     done = mas.run("resume", task_id[:13], "--json")
     assert done.code == 0, done.err
@@ -85,14 +88,14 @@ def test_a_run_that_was_stopped_goes_on_and_repeats_nothing(
     first = facts[0]["seq"]
     assert [event["seq"] for event in facts] == list(range(first, first + len(facts)))
     assert first > max(event["seq"] for event in cut.events if "seq" in event)
-    shown = mas.run("show", "-", "--json").document
+    document = mas.run("show", "-", "--json").document
     ended = [
         (row["subtask_id"], row["status"])
-        for row in shown["subtask_results"]
+        for row in document["subtask_results"]
         if row["status"] == "completed"
     ]
     assert ended == [(task["key"], "completed") for task in CHAIN]
-    assert shown["task"]["status"] == "completed"
+    assert document["task"]["status"] == "completed"
 
     told(mas.run("resume", "-"), 2, f"{task_id} is finished: completed", "mas show")
     told(mas.run("cancel", "-"), 2, f"{task_id} is finished: completed", "mas show")
@@ -131,6 +134,15 @@ def test_nothing_new_can_be_handed_to_a_task_that_goes_on(
     mas: Mas, more: tuple[str, ...]
 ) -> None:
     told(mas.run("run", "--resume", "-", *more), 2, "with --resume")
+
+
+@pytest.mark.parametrize(
+    "flag", [("--planner-model", "a-model"), ("--max-subtasks", "3")]
+)
+def test_a_task_that_goes_on_is_not_planned_again(
+    mas: Mas, flag: tuple[str, str]
+) -> None:
+    told(mas.run("run", "--resume", "-", *flag), 2, "with --resume", flag[0])
 
 
 def test_a_run_of_nothing(mas: Mas) -> None:

@@ -67,18 +67,18 @@ def test_every_summary_fits_but_for_its_paths(width: int) -> None:
 
 def test_the_summary_of_a_suspended_task_says_how_to_go_on() -> None:
     run = price_report()
-    run.tell(TaskSuspended(reason="the budget is used up", hint="mas resume 3f2a"))
+    run.tell(TaskSuspended(reason="the budget is used up", hint="go on with it"))
 
     assert summed_up(run, 80).splitlines()[0].startswith("○ suspended after 1 min 4 s")
-    assert "the budget is used up. mas resume 3f2a" in summed_up(run, 80)
+    assert "the budget is used up. Go on with it" in summed_up(run, 80)
 
 
 def test_the_summary_of_a_run_that_a_signal_stopped_says_how_to_go_on() -> None:
     run = price_report()
-    run.tell(TaskSuspended(reason="Ctrl-C", hint="mas resume 3f2a", interrupted=True))
+    run.tell(TaskSuspended(reason="Ctrl-C", hint="go on with it", interrupted=True))
 
     assert summed_up(run, 80).splitlines()[0].startswith("○ interrupted after")
-    assert "Ctrl-C. mas resume 3f2a" in summed_up(run, 80)
+    assert "Ctrl-C. Go on with it" in summed_up(run, 80)
 
 
 def test_the_summary_of_an_interrupted_run_does_not_call_it_done() -> None:

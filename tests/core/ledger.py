@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 
 from mas.core.events import (
     AttemptFinished,
+    AttemptStarted,
+    CancelAccepted,
     Fact,
     Recorded,
     TaskResumed,
@@ -65,11 +67,15 @@ class Ledger:
         return progress
 
     def check_prefixes(self) -> None:
-        """Each prefix shows every subtask where it is."""
+        """Each prefix shows every subtask where it is; a cancel is for good."""
         view, progress = RunView(), Progress(self.plan)
         unsettled: set[str] = set()
+        is_cancelled = False
         for recorded in self._records:
             fact = fact_of(recorded)
+            if is_cancelled:
+                assert not isinstance(fact, AttemptStarted | CancelAccepted)
+            is_cancelled |= isinstance(fact, CancelAccepted)
             view.apply(recorded)
             progress.apply(fact, None)
             if isinstance(fact, TaskResumed | TaskSuspended):

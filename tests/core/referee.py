@@ -8,6 +8,7 @@ from mas.core.events import (
     AgentReady,
     AttemptFinished,
     AttemptStarted,
+    CancelAccepted,
     CancelRequested,
     Command,
     Fact,
@@ -112,6 +113,9 @@ class Referee:
         self.task_deadline = now + (task_timeout_s or float("inf"))
         self.stopped: dict[str, FailureKind] = {}
         self.stop: FailureKind | None = None
+        if any(isinstance(fact, CancelAccepted) for fact in history):
+            self.stop = FailureKind.CANCELLED
+        self.accepts: CancelAccepted | None = None
         self.suspends = False
         self.end: FinishTask | SuspendTask | None = None
 
@@ -119,6 +123,7 @@ class Referee:
         """An event comes in."""
         self.now = now
         self.event = event
+        self.accepts = None
         match event:
             case AgentReady(agent_id=agent_id) if agent_id not in self.retired:
                 self.present.add(agent_id)
@@ -126,12 +131,18 @@ class Referee:
                 self.present.discard(agent_id)
                 if event.retired:
                     self.retired.add(agent_id)
-            case CancelRequested():
-                self.stop = self.stop or FailureKind.CANCELLED
+            case CancelRequested() if self.stop is None:
+                self.stop = FailureKind.CANCELLED
+                self.accepts = CancelAccepted(reason=event.reason)
             case Tick():
                 if now >= self.task_deadline:
                     self.stop = self.stop or FailureKind.DEADLINE
                 self.back_off = {k: t for k, t in self.back_off.items() if t > now}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether nothing ends the task or the run early yet."""
+        return self.stop is None and self.end is None
 
     @property
     def late(self) -> AttemptFinished | None:
@@ -154,6 +165,8 @@ class Referee:
             return
         if late := self.late:
             assert len(commands) == self.must_ignore(late)
+        if self.accepts:
+            assert commands[0] == Record(self.accepts)
         pending: AttemptStarted | None = None
         for command in commands:
             assert self.end is None, "nothing follows the end"
@@ -191,6 +204,10 @@ class Referee:
                 self.record(fact)
             case Record(fact=ResultIgnored() as fact):
                 self.may_ignore(fact)
+                self.record(fact)
+            case Record(fact=CancelAccepted() as fact):
+                assert fact == self.accepts
+                self.accepts = None  # once
                 self.record(fact)
             case Record(fact=AgentReady() | AgentLost() as fact):
                 self.record(fact)

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from mas.core.events import (
     AttemptFinished,
+    CancelAccepted,
     CancelRequested,
     FinishTask,
     Record,
@@ -316,6 +317,7 @@ class TestCancel:
         s = scheduler(subtask("a"), subtask("b", "a"), subtask("c"))
         s.handle(ready(), 0.0)
         assert s.handle(CancelRequested("by the user"), 1.0) == [
+            Record(CancelAccepted(reason="by the user")),
             finished("b", Status.CANCELLED, "by the user", attempt=None),
             finished("c", Status.CANCELLED, "by the user", attempt=None),
             StopAttempt("a", 1, "agent_1", "by the user"),
@@ -335,6 +337,7 @@ class TestCancel:
     def test_before_anything_runs_it_is_over_at_once(self) -> None:
         s = scheduler(subtask("a"))
         assert s.handle(CancelRequested("no"), 0.0) == [
+            Record(CancelAccepted(reason="no")),
             finished("a", Status.CANCELLED, "no", attempt=None),
             FinishTask(Status.CANCELLED, "no"),
         ]
@@ -344,6 +347,7 @@ class TestCancel:
         s.handle(ready(), 0.0)
         s.handle(failed("a"), 1.0)
         assert s.handle(CancelRequested("no"), 1.5) == [
+            Record(CancelAccepted(reason="no")),
             finished("a", Status.CANCELLED, "no", attempt=1),
             FinishTask(Status.CANCELLED, "no"),
         ]
@@ -377,7 +381,8 @@ class TestCancel:
         s = scheduler(subtask("a"))
         s.handle(ready(), 0.0)
         s.handle(Tick(), 100.0)
-        assert s.handle(CancelRequested("no"), 101.0) == []
+        accepted = Record(CancelAccepted(reason="no"))
+        assert s.handle(CancelRequested("no"), 101.0) == [accepted]
         commands = s.handle(failed("a"), 102.0)
         assert s.statuses["a"] is Status.FAILED
         assert commands[-1] == FinishTask(Status.CANCELLED, "no")

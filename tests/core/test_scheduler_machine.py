@@ -24,6 +24,7 @@ from mas.core.events import (
     AgentReady,
     AttemptFinished,
     CancelRequested,
+    FinishTask,
     PlanAccepted,
     Record,
     SchedulerInput,
@@ -171,12 +172,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
 
     def _failure(self, key: str, kind: FailureKind) -> AttemptFinished:
+        result = self._any_result(key)
         return replace(
-            self._any_result(key),
-            status=Status.FAILED,
-            output=None,
-            failure=kind,
-            error="no",
+            result, status=Status.FAILED, output=None, failure=kind, error="no"
         )
 
     @precondition(lambda self: self.live())
@@ -262,6 +260,20 @@ class SchedulerMachine(RuleBasedStateMachine):
     def the_user_cancels(self) -> None:
         is_stopping = self.referee.stop is not None
         self.handle(CancelRequested("by the user"), nothing=is_stopping)
+
+    @precondition(lambda self: len(self.ledger) % 4 == 1 and self.referee.goes_on)
+    @rule(data=st.data())
+    def the_supervisor_dies_while_it_cancels(self, data: st.DataObject) -> None:
+        """Of what follows from the cancel, any part may be durable."""
+        before = len(self.ledger)
+        self.the_user_cancels()
+        self.ledger.keep(data.draw(st.integers(before + 1, len(self.ledger))))
+        self.resume()
+        self.handle(CancelRequested("again"), nothing=True)
+        self.all_agents_get_ready()
+        for key in self.live():
+            self.handle(self._failure(key, FailureKind.AGENT_LOST))
+        assert self.referee.end == FinishTask(Status.CANCELLED, "by the user")
 
     @rule(data=st.data())
     def the_supervisor_dies(self, data: st.DataObject) -> None:

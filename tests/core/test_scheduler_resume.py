@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from mas.core.events import (
     AttemptStarted,
+    CancelAccepted,
     CancelRequested,
     Fact,
     FinishTask,
@@ -126,6 +127,69 @@ def test_the_old_attempt_has_a_deadline_from_now_on() -> None:
     assert isinstance(stop, StopAttempt)
     s = interrupted()
     assert isinstance(s.handle(CancelRequested("no"), 0.0)[-1], StopAttempt)
+
+
+BY_USER = "by the user"
+CANCELLED = CancelRequested(BY_USER)
+
+
+def cancelled(*, kept: int | None = None) -> Scheduler:
+    """Goes on from a run that was killed while a was being stopped for a cancel."""
+    history = facts_after(ready(), CANCELLED)
+    assert history[2] == CancelAccepted(reason=BY_USER)
+    return scheduler(*PLAN, history=history[:kept])
+
+
+def test_a_cancel_is_for_good() -> None:
+    s = cancelled()
+    stop = StopAttempt("a", 1, "agent_1", BY_USER)
+    assert s.handle(Tick(), 0.0) == [stop]
+    assert s.handle(CancelRequested("again"), 0.0) == []
+    assert s.handle(ready(), 0.0) == [Record(ready())]
+    end = replace(
+        LOST, status=Status.CANCELLED, failure=FailureKind.CANCELLED, error=BY_USER
+    )
+    assert s.handle(LOST, 1.0) == [
+        Record(end),
+        finished("a", Status.CANCELLED, BY_USER),
+        FinishTask(Status.CANCELLED, BY_USER),
+    ]
+
+
+def test_after_a_cancel_the_result_of_the_old_attempt_still_counts() -> None:
+    s = cancelled()
+    s.handle(Tick(), 0.0)
+    assert s.handle(done("a"), 1.0) == [
+        Record(done("a")),
+        finished("a"),
+        FinishTask(Status.CANCELLED, BY_USER),
+    ]
+
+
+def test_a_cancel_that_was_recorded_in_part_is_recorded_to_its_end() -> None:
+    s = cancelled(kept=4)
+    assert s.statuses["b"] is Status.CANCELLED
+    assert s.handle(ready(), 0.0) == [
+        finished("c", Status.CANCELLED, BY_USER, attempt=None),
+        StopAttempt("a", 1, "agent_1", BY_USER),
+        Record(ready()),
+    ]
+
+
+def test_a_cancel_before_anything_ran_ends_the_task_at_once() -> None:
+    s = scheduler(*PLAN, history=facts_after(CANCELLED)[:1])
+    commands = s.handle(ready(), 0.0)
+    assert starts(commands) == []
+    assert commands[-1] == FinishTask(Status.CANCELLED, BY_USER)
+
+
+def test_a_deadline_of_the_task_is_not_for_good() -> None:
+    s = scheduler(*PLAN, task_timeout_s=30.0)
+    commands = [*s.handle(ready(), 0.0), *s.handle(Tick(), 30.0)]
+    facts = [c.fact for c in commands if isinstance(c, Record)]
+    assert not any(isinstance(fact, CancelAccepted) for fact in facts)
+    s = scheduler(*PLAN, history=facts)
+    assert s.handle(Tick(), 0.0) == []
 
 
 def test_an_agent_that_left_the_roster_can_have_made_attempts() -> None:

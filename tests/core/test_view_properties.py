@@ -11,6 +11,7 @@ from mas.core.events import (
     AttemptFinished,
     AttemptProgress,
     AttemptStarted,
+    CancelAccepted,
     Event,
     PlanAccepted,
     Recorded,
@@ -125,6 +126,7 @@ some_status = st.sampled_from(Status)
 some_text = st.sampled_from(["", "words"])
 any_event: st.SearchStrategy[Event] = st.one_of(
     st.builds(TaskCreated, description=some_text),
+    st.builds(CancelAccepted, reason=some_text),
     st.builds(PlanAccepted, plan=plans().map(Plan), warning=st.none()),
     st.builds(AgentReady, agent_id=some_key, pid=st.just(1), capabilities=st.just(())),
     st.builds(AgentLost, agent_id=some_key, error=some_text, retired=st.booleans()),

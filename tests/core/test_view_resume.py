@@ -12,6 +12,7 @@ from mas.core.events import (
     AgentReady,
     AttemptFinished,
     AttemptStarted,
+    CancelAccepted,
     Event,
     Fact,
     PlanAccepted,
@@ -209,6 +210,7 @@ ONE_OF_EACH: tuple[Fact, ...] = (
     ),
     TaskSuspended(reason="budget", hint="raise it"),
     RESUMED,
+    CancelAccepted(reason="by the user"),
     SubtaskFinished(subtask_id="a", status=Status.FAILED, error="lost"),
     TaskFinished(status=Status.FAILED, result={}, error="1 of 1 subtasks failed"),
 )

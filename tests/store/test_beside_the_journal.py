@@ -1,6 +1,6 @@
 """Logs and statuses in an outage: kept or dropped, reported once, never in the way."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -125,6 +125,57 @@ async def test_a_refused_batch_is_reported_once_and_does_not_stay(
         writer.add(record(1))
         await until_logged(store, ["record 1"])
     assert len(reports.all) == 1
+
+
+async def test_a_batch_that_is_written_when_the_end_comes_is_written_once(
+    store: TaskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_FLUSH_DEADLINE_S", LONG_S)
+    is_durable, answer = anyio.Event(), anyio.Event()
+    write = store.write_logs
+
+    async def write_slowly(rows: Sequence[LogRecord]) -> None:
+        await write(rows)
+        is_durable.set()
+        await answer.wait()
+
+    monkeypatch.setattr(store, "write_logs", write_slowly)
+    writer = LogWriter(store, report=Reports())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(writer.write)
+        writer.add(record(0))
+        with anyio.fail_after(LONG_S):
+            await is_durable.wait()
+        tasks.cancel_scope.cancel()
+        answer.set()
+    writer.add(record(1))
+    await writer.close()
+    assert [each.message for each in await store.logs()] == ["record 0", "record 1"]
+
+
+async def test_a_write_without_an_end_does_not_hold_up_the_end(
+    store: TaskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_FLUSH_DEADLINE_S", 0.05)
+    is_begun = anyio.Event()
+
+    async def hang(rows: Sequence[LogRecord]) -> None:
+        is_begun.set()
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(store, "write_logs", hang)
+    writer = LogWriter(store, report=Reports())
+    with anyio.fail_after(LONG_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(writer.write)
+            writer.add(record(0))
+            await is_begun.wait()
+            tasks.cancel_scope.cancel()
+        await writer.close()
+    monkeypatch.undo()
+    monkeypatch.setattr(logs, "_FLUSH_DEADLINE_S", LONG_S)
+    await writer.close()
+    assert [each.message for each in await store.logs()] == ["record 0"]
 
 
 @pytest.fixture

@@ -238,9 +238,24 @@ async def test_a_limit_ends_the_wait_for_an_answer_too(line: Line) -> None:
             await line.swallowed.wait()
             store.limit_outage(0.1)
     line.refuses = False
-    await store.commit(facts.task.id, 1, facts.all[1:])
-    assert await store.events(facts.task.id) == facts.all
     await store.close()
+
+
+async def test_past_the_deadline_there_is_one_more_try_but_not_under_a_limit() -> None:
+    waiting = outage.Outage("there", 0)
+    tries = Tries()
+
+    async def operation() -> int:
+        if tries.count == 0:
+            raise ConnectionLostError("lost", reason="it crashed")
+        return tries.count
+
+    assert await waiting.survive(operation, tries) == 1
+    tries.count = 0
+    waiting.limit(0, lambda: None)
+    with pytest.raises(OutageError):
+        await waiting.survive(operation, tries)
+    assert tries.count == 0
 
 
 async def test_a_slow_answer_is_told_of(

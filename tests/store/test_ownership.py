@@ -4,8 +4,9 @@ import anyio
 import asyncpg
 import pytest
 
+from mas.core.events import TaskFinished
 from mas.errors import OwnershipLostError, StoreError, UsageError
-from mas.model import LogRecord
+from mas.model import LogRecord, Status
 from mas.store import postgres
 from mas.store.address import Address
 from mas.store.postgres import TaskStore
@@ -74,6 +75,22 @@ async def test_an_unknown_task_is_not_taken_nor_locked(
     other = await TaskStore.connect(database.dsn)
     task = new_task(id="nothing")
     await other.create_task(task, Facts(task).created())
+    await other.close()
+
+
+async def test_a_finished_task_is_not_taken(
+    store: TaskStore, database: Address
+) -> None:
+    facts = await begin(store)
+    end = TaskFinished(status=Status.CANCELLED, result={}, error="unwanted")
+    await store.commit(facts.task.id, 1, facts.add(end))
+    await store.release_task(facts.task.id)
+    other = await TaskStore.connect(database.dsn)
+    with pytest.raises(UsageError, match="is finished: cancelled"):
+        await other.take_task(facts.task.id, "supervisor-2")
+    found = await other.task(facts.task.id)
+    assert found is not None
+    assert (found.owner_epoch, found.owner_alive) == (1, False)
     await other.close()
 
 

@@ -1,6 +1,8 @@
 """Servers that go away in the midst of a run, and come back or do not."""
 
+import json
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from msgspec import structs
 from mas.config import Config, Postgres
 from mas.config import Supervisor as SupervisorSettings
 from mas.core.events import (
+    AgentLost,
+    AgentReady,
     AttemptStarted,
     Recorded,
     SubtaskFinished,
@@ -22,6 +26,7 @@ from mas.core.events import (
 from mas.keeper import Servers
 from mas.model import Status
 from mas.store.address import Address
+from mas.supervisor.relay import Relay
 from mas.supervisor.services import open_store
 from mas.supervisor.supervisor import Supervisor
 from tests.keeper.conftest import folder_for_homes
@@ -189,3 +194,44 @@ async def test_an_interruption_does_not_wait_for_postgresql(
         supervisor=structs.replace(SETTINGS, outage_timeout_s=600),
     )
     assert isinstance(run.outcome, TaskSuspended) and run.outcome.interrupted
+
+
+async def test_an_attempt_whose_agent_died_before_it_was_recorded_is_not_sent(
+    run_plan: RunPlan, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent's successor has the same name, and must not get it."""
+    ready: list[AgentReady] = []
+    killed: list[AgentReady] = []
+    tell = Relay.agent_changed
+
+    def note(relay: Relay, event: AgentReady | AgentLost) -> None:
+        tell(relay, event)
+        if isinstance(event, AgentReady):
+            ready.append(event)
+            if killed and len(ready) == 2 * len(killed):
+                line.refuses = False  # with all their successors there
+
+    def show(supervisor: Supervisor, recorded: Recorded) -> None:
+        event = recorded.event
+        if isinstance(event, AttemptStarted) and event.subtask_id == "first":
+            hang_up(line)
+        elif isinstance(event, Waiting) and line.refuses and not killed:
+            killed.extend(ready)
+            for agent in killed:
+                os.kill(agent.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Relay, "agent_changed", note)
+    ledger = tmp_path / "ledger"
+    given = {"acts": ["ok"], "ledger": str(ledger)}
+    run = await run_plan(
+        {"key": "first", "input_data": given},
+        {"key": "second", "input_data": given, "dependencies": ["first"]},
+        show=show,
+        postgres=Postgres(dsn=line.url),
+        supervisor=SETTINGS,
+    )
+    assert isinstance(run.outcome, TaskFinished)
+    assert run.outcome.status is Status.COMPLETED
+    executed = [json.loads(text) for text in ledger.read_text().splitlines()]
+    done = [(it["subtask_id"], it["attempt"]) for it in executed]
+    assert done == [("first", 1), ("second", 2)], done

@@ -3,20 +3,24 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
 import asyncpg
 import pytest
+from anyio import to_thread
 
 from mas import keeper
-from mas.config import Config
+from mas.config import Config, Postgres, Redis
 from mas.core.events import AgentReady
 from mas.errors import NotReadyError, StoreError
 from mas.model import LogRecord
 from mas.store import postgres
+from mas.store.outage import Revive
 from mas.store.postgres import TaskStore
 from mas.store.redis import AgentBoard
 from mas.supervisor.board import BoardWriter
@@ -57,8 +61,15 @@ def kill_with_servers(home: Path) -> None:
 
 async def connect(addresses: Addresses) -> TaskStore:
     return await TaskStore.connect(
-        addresses.postgres_dsn, outage_timeout_s=LONG_S, revive=addresses.revive
+        addresses.postgres_dsn,
+        outage_timeout_s=LONG_S,
+        revive=addresses.revive_postgres,
     )
+
+
+async def bring_back(revive: Revive | None) -> None:
+    assert revive is not None
+    await revive()
 
 
 async def test_a_killed_postgresql_is_waited_for(
@@ -159,7 +170,7 @@ async def test_statuses_are_shown_again_after_redis_was_lost(
         "supervisor-1",
         ttl_s=60,
         report=reports.append,
-        revive=addresses.revive,
+        revive=addresses.revive_redis,
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer.write)
@@ -179,8 +190,130 @@ async def test_statuses_are_shown_again_after_redis_was_lost(
     await writer.remove_all()
     assert await _shown(addresses) == []
     await board.close()
-    assert addresses.revive is not None
-    await addresses.revive()  # one that was begun is over, and leaves no lease
+    await bring_back(
+        addresses.revive_redis
+    )  # one that was begun is over, and leaves no lease
+
+
+class Joins:
+    """Stands for ``keeper.join``: says that it was called, and blocks until told."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+        self.left = threading.Event()
+
+    def __call__(self, home: Path, *, timeout_s: float) -> "Joins":
+        self.count += 1
+        self.begun.set()
+        assert self.may_end.wait(LONG_S)
+        return self
+
+    def close(self) -> None:
+        self.left.set()
+
+
+async def test_all_who_lost_their_server_share_one_join(
+    addresses: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joins = Joins()
+    monkeypatch.setattr(keeper, "join", joins)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bring_back, addresses.revive_postgres)
+        tasks.start_soon(bring_back, addresses.revive_postgres)
+        tasks.start_soon(bring_back, addresses.revive_redis)
+        assert await to_thread.run_sync(joins.begun.wait, LONG_S)
+        joins.may_end.set()
+    assert joins.count == 1
+    assert joins.left.is_set()
+    await bring_back(addresses.revive_redis)
+    assert joins.count == 2
+
+
+async def test_why_the_servers_do_not_come_back_is_told_to_all(
+    addresses: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def join(home: Path, *, timeout_s: float) -> keeper.Lease:
+        raise NotReadyError("the keeper does not start")
+
+    monkeypatch.setattr(keeper, "join", join)
+    told: list[str] = []
+
+    async def revive(again: Revive | None) -> None:
+        with pytest.raises(NotReadyError) as caught:
+            await bring_back(again)
+        told.append(caught.value.message)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(revive, addresses.revive_postgres)
+        tasks.start_soon(revive, addresses.revive_postgres)
+    assert told == ["the keeper does not start"] * 2
+
+
+async def test_after_the_end_no_join_begins_and_a_late_one_leaves_no_lease(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joins = Joins()
+    async with reach_servers(Config(home=own_home)) as addresses:
+        monkeypatch.setattr(keeper, "join", joins)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bring_back, addresses.revive_postgres)
+            assert await to_thread.run_sync(joins.begun.wait, LONG_S)
+            tasks.cancel_scope.cancel()
+    with pytest.raises(NotReadyError):
+        await bring_back(addresses.revive_postgres)
+    joins.may_end.set()
+    assert await to_thread.run_sync(joins.left.wait, LONG_S)
+    assert joins.count == 1
+
+
+_ENDS_IN_A_JOIN = """
+import sys, threading
+from pathlib import Path
+import anyio
+from mas import keeper
+from mas.config import Config
+from mas.supervisor.services import reach_servers
+
+begun = threading.Event()
+
+def never(home, *, timeout_s):
+    begun.set()
+    threading.Event().wait()
+
+async def main():
+    async with reach_servers(Config(home=Path(sys.argv[1]))) as addresses:
+        keeper.join = never
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(addresses.revive_postgres)
+            assert await anyio.to_thread.run_sync(begun.wait, 60)
+            tasks.cancel_scope.cancel()
+    print("over")
+
+anyio.run(main)
+"""
+
+
+async def test_a_process_ends_although_a_join_is_under_way(own_home: Path) -> None:
+    command = [sys.executable, "-c", _ENDS_IN_A_JOIN, str(own_home)]
+    with anyio.fail_after(LONG_S):
+        ended = await anyio.run_process(command, stderr=None)
+    assert ended.stdout == b"over\n"
+
+
+@pytest.mark.parametrize("configured", ["postgres", "redis"])
+async def test_only_a_server_of_ours_is_revived(
+    own_home: Path, configured: str
+) -> None:
+    config = Config(home=own_home, redis=Redis(url="redis://elsewhere/0"))
+    if configured == "postgres":
+        config = Config(
+            home=own_home, postgres=Postgres(dsn="postgresql://me@elsewhere/mas")
+        )
+    async with reach_servers(config) as addresses:
+        assert (addresses.revive_postgres is None) is (configured == "postgres")
+        assert (addresses.revive_redis is None) is (configured == "redis")
 
 
 async def _shown(addresses: Addresses) -> list[tuple[str, float]]:

@@ -132,6 +132,12 @@ class AgentBoard(_Client):
                 pipeline.srem(_ACTIVE_AGENTS, member)
                 await pipeline.execute()
 
+    async def remove_all_of(self, supervisor: str) -> None:
+        """A supervisor is gone, and with it its agents."""
+        for status in await self.agents():
+            if status.supervisor == supervisor:
+                await self.remove(supervisor, status.agent_id)
+
     async def agents(self) -> list[AgentStatus]:
         """Every agent whose status has not run out, by supervisor and id."""
         with self._translated():

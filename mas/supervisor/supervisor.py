@@ -261,6 +261,7 @@ class Supervisor:
             services.store, found, self.id, needs_folder=needs_folder
         )
         self.task_id = self._relay.task_id = found.id
+        await self._clear_board(services, ours)
         for recorded in ours.recorded:
             self._recall(recorded)
         self._journal = Journal(
@@ -270,6 +271,13 @@ class Supervisor:
         for recorded in await self._journal.append([resumed]):
             self._relay.show(recorded)
         return ours
+
+    async def _clear_board(self, services: Services, ours: Inheritance) -> None:
+        try:
+            for supervisor in ours.former:
+                await services.board.remove_all_of(supervisor)
+        except StoreError as error:
+            self._relay.wait_for(f"{error.message}; the work goes on without")
 
     async def _job(self, services: Services, created: TaskCreated, plan: Plan) -> Job:
         schema = await services.create_task_schema(self.task_id)

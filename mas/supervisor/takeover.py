@@ -23,6 +23,8 @@ class Inheritance(Struct, frozen=True, kw_only=True):
     created: TaskCreated
     plan: Plan
     recorded: tuple[Recorded, ...]
+    former: frozenset[str]
+    """The supervisors that owned it, by id; nothing of them is left."""
 
 
 def owner_name(supervisor_id: str) -> str:
@@ -58,9 +60,10 @@ async def take_over(
         _check_folder(task, _beginning(task, await store.events(task.id))[0])
     epoch = await store.take_task(task.id, owner_name(supervisor_id))
     recorded = tuple(await store.events(task.id))
-    owners = {it.event.owner for it in recorded if isinstance(it.event, TaskResumed)}
-    for owner in owners | ({task.owner} if task.owner else set()):
-        await to_thread.run_sync(remove_all_of, owner.split()[0])
+    owners = [it.event.owner for it in recorded if isinstance(it.event, TaskResumed)]
+    former = frozenset(owner.split()[0] for owner in [*owners, task.owner] if owner)
+    for supervisor in former:
+        await to_thread.run_sync(remove_all_of, supervisor)
     created, accepted = _beginning(task, recorded)
     return Inheritance(
         task=task,
@@ -68,6 +71,7 @@ async def take_over(
         created=created,
         plan=accepted.plan,
         recorded=recorded,
+        former=former,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from mas.core.events import (
 )
 from mas.core.progress import Progress
 from mas.errors import NotReadyError, UsageError
-from mas.model import FailureKind, Status
+from mas.keeper import Servers
+from mas.model import AgentStatus, FailureKind, Status
+from mas.store.redis import AgentBoard
 from mas.supervisor.services import open_store
 from mas.supervisor.supervisor import Supervisor
 from tests.support import GoOn, Run, RunPlan
@@ -169,6 +172,30 @@ async def test_a_refused_key_suspends_the_task(
     assert isinstance(run.outcome, TaskFinished)
     assert run.outcome.status is Status.COMPLETED
     assert [it.subtask_id for it in run.events(SubtaskFinished)] == ["refused"]
+
+
+async def test_the_agents_of_a_dead_owner_are_shown_no_longer(
+    run_plan: RunPlan, go_on: GoOn, servers: Servers
+) -> None:
+    cut = await run_plan(*CHAIN, show=interrupt_at("second"))
+    board = await AgentBoard.connect(servers.redis_url)
+    ghost = AgentStatus(
+        agent_id="agent_1",
+        supervisor=cut.supervisor.id,
+        pid=1,
+        is_available=True,
+        current_task=None,
+        capabilities=(),
+        cpu_usage=0.0,
+        memory_usage=0.0,
+        tasks_completed=0,
+        last_heartbeat=datetime.now(UTC),
+    )
+    await board.publish(ghost, 600)
+    await go_on(cut.supervisor.task_id)
+    shown = [status.supervisor for status in await board.agents()]
+    await board.close()
+    assert cut.supervisor.id not in shown
 
 
 async def test_a_finished_task_is_refused(run_plan: RunPlan, go_on: GoOn) -> None:

@@ -14,7 +14,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"__init__", "errors", "model"},
     {"core", "wire", "config", "settings"},
-    {"store", "keeper", "testing", "gates"},
+    {"store", "keeper", "gateway", "testing", "gates"},
     {"planner", "agent"},
     {"supervisor"},
     {"demo"},

@@ -49,6 +49,7 @@ from mas.supervisor.takeover import (
 )
 
 _CLOSING_DEADLINE_S = 2.0
+_NOTHING_RECORDED = "nothing was recorded yet"
 
 _Error = TypeVar("_Error", bound=Exception)
 Outcome = TaskFinished | TaskSuspended
@@ -84,6 +85,7 @@ class Supervisor:
         self._agents: AgentPool | None = None
         self._engine: Engine | None = None
         self._journal: Journal | None = None
+        self._is_recorded = False
         self._work = anyio.CancelScope()
         self._interruption: str | None = None
 
@@ -118,7 +120,8 @@ class Supervisor:
         nothing to go on with. Otherwise as ``run``.
         """
         check_ready(self._config)
-        self._relay.task_id = task
+        self.task_id = self._relay.task_id = task
+        self._is_recorded = True
         return await self._supervise(partial(self._go_on, task))
 
     async def cancel(self, task: str, reason: str) -> Outcome:
@@ -186,7 +189,7 @@ class Supervisor:
             return self._engine.finished  # the interruption came too late
         suspended = TaskSuspended(
             reason=self._interruption or (outage.message if outage else "stopped"),
-            hint=self._resume_hint() if self._journal else "nothing was recorded yet",
+            hint=self._resume_hint() if self._is_recorded else _NOTHING_RECORDED,
             interrupted=self._interruption is not None,
         )
         if outage is None and self._journal:
@@ -221,6 +224,7 @@ class Supervisor:
             remove_folder(self.folder)
             raise
         # From here on it may be recorded, whether or not the answer comes.
+        self._is_recorded = True
         with anyio.CancelScope(shield=True):
             self._journal, recorded = await Journal.create(
                 services.store, task, (created, accepted)

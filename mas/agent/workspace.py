@@ -55,9 +55,7 @@ def prepare(
     context = root / "context"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if order.resumes and _is_folder(root / "output"):
-            _keep_old_result(root, order)
-        else:
+        if not order.resumes or not _is_folder(root / "output"):
             _keep_old_output(root, order)
         _remove(context)
         _write_documents(context, order)
@@ -83,27 +81,15 @@ def _keep_old_output(root: Path, order: RunAttempt) -> None:
         _is_folder(output) and not any(output.iterdir())
     ):
         return
-    output.rename(_place_for_old(root, order, ""))
-
-
-def _keep_old_result(root: Path, order: RunAttempt) -> None:
-    """Take away a result that did not count: the session has to stand by it anew."""
-    result = root / "output" / RESULT_NAME
-    if os.path.lexists(result):
-        result.rename(_place_for_old(root, order, f".{RESULT_NAME}"))
-
-
-def _place_for_old(root: Path, order: RunAttempt, suffix: str) -> Path:
-    """A free path in attempts/, by the number of the attempt before."""
     earlier = [attempt.attempt for attempt in order.previous_attempts]
     number = max(earlier, default=order.attempt - 1)
-    kept = root / "attempts" / f"{number}{suffix}"
+    kept = root / "attempts" / str(number)
     kept.parent.mkdir(exist_ok=True)
     again = 1
     while os.path.lexists(kept):
         again += 1
-        kept = kept.with_name(f"{number}.{again}{suffix}")
-    return kept
+        kept = kept.with_name(f"{number}.{again}")
+    output.rename(kept)
 
 
 def _is_folder(path: Path) -> bool:

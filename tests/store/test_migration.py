@@ -6,7 +6,7 @@ from importlib import resources
 import asyncpg
 import pytest
 
-from mas.core.events import TaskCreated, TaskFinished, TaskSuspended
+from mas.core.events import TaskCreated, TaskFinished, TaskResumed, TaskSuspended
 from mas.model import Status
 from mas.store.address import Address
 from mas.store.postgres import TaskStore
@@ -81,6 +81,9 @@ async def test_a_run_that_goes_on_is_not_suspended(store: TaskStore) -> None:
     await store.commit(facts.task.id, 1, facts.add(BUDGET))
     await store.release_task(facts.task.id)
     await store.take_task(facts.task.id, "supervisor-2")
+    assert (await store.find_task(facts.task.id)).suspended == BUDGET.reason
+    resumed = facts.add(TaskResumed(owner="supervisor-2", epoch=2))
+    await store.commit(facts.task.id, 2, resumed)
     assert (await store.find_task(facts.task.id)).suspended is None
 
 

@@ -29,6 +29,14 @@ class UsageError(MasError):
     exit_code = 2
 
 
+def task_finished(task_id: str, status: str) -> UsageError:
+    """What is said to whom wants to go on with, or end, a task that has ended."""
+    return UsageError(
+        f"the task {task_id} is finished: {status}",
+        hint=f"its results: mas show {task_id}",
+    )
+
+
 class NotReadyError(MasError):
     """Credentials, a service or the machine are not ready for the work."""
 

@@ -9,7 +9,7 @@ import msgspec
 from mas.cli.options import config_option, debug_option, json_option, read_config
 from mas.config import Config
 from mas.core.events import Recorded, TaskFinished
-from mas.errors import MasError, UsageError
+from mas.errors import MasError, UsageError, task_finished
 from mas.model import Status, Task
 from mas.store.postgres import TaskStore
 from mas.supervisor.services import reach_servers
@@ -79,10 +79,7 @@ def _check(task: Task) -> None:
             hint=f"what it came to: mas show {task.id}",
         )
     if task.status.is_final:
-        raise UsageError(
-            f"the task {task.id} is finished: {task.status}",
-            hint=f"its results: mas show {task.id}",
-        )
+        raise task_finished(task.id, task.status)
 
 
 async def _ask(store: TaskStore, task: Task, patience_s: float) -> Status | None:

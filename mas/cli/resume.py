@@ -17,11 +17,11 @@ from mas.cli.options import (
 )
 from mas.cli.supervise import Job, supervise
 from mas.config import Config
-from mas.core.events import Recorded, TaskCreated
+from mas.core.events import TaskCreated
 from mas.errors import MasError
 from mas.store.postgres import TaskStore
 from mas.supervisor.services import reach_servers
-from mas.supervisor.takeover import find_unowned
+from mas.supervisor.takeover import beginning, find_unowned
 
 DEMO = "demo"
 """The script that plays Claude in ``mas demo``."""
@@ -92,21 +92,11 @@ async def _look(dsn: str, task: str) -> tuple[Job, TaskCreated]:
     store = await TaskStore.connect(dsn)
     try:
         found = await find_unowned(store, task)
-        history = await store.events(found.id)
+        created, _ = await beginning(store, found)
     finally:
         await store.close()
     job = Job(
         work=lambda supervisor: supervisor.resume(found.id),
         description=found.description,
     )
-    return job, _created(history)
-
-
-def _created(history: list[Recorded]) -> TaskCreated:
-    for recorded in history:
-        if isinstance(recorded.event, TaskCreated):
-            return recorded.event
-    raise MasError(
-        "the journal of this task does not begin with its creation",
-        hint="start the task anew; please report this",
-    )
+    return job, created

@@ -101,13 +101,16 @@ class TaskReader:
             raise _unknown(prefix, await self.tasks(_CANDIDATES))
         raise _ambiguous(prefix, candidates)
 
-    async def events(self, task_id: str, after: int = 0) -> list[Recorded]:
-        """The task's facts with a ``seq`` above ``after``, in order."""
+    async def events(
+        self, task_id: str, after: int = 0, limit: int | None = None
+    ) -> list[Recorded]:
+        """The task's facts with a ``seq`` above ``after``, in order, or the first."""
         rows = await self._fetch(
             "SELECT seq, at, event FROM task_events"
-            " WHERE task_id = $1 AND seq > $2 ORDER BY seq",
+            " WHERE task_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
             task_id,
             after,
+            limit,
         )
         return [
             Recorded(

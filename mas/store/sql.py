@@ -56,10 +56,6 @@ class QueryError(StoreError):
     def is_undefined_table(self) -> bool:
         return self.sqlstate == "42P01"
 
-    @property
-    def is_lock_timeout(self) -> bool:
-        return self.sqlstate == "55P03"
-
 
 class Notices(Protocol):
     """What is announced to a session that listens."""

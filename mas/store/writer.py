@@ -11,7 +11,7 @@ from mas.core.events import (
     TaskResumed,
     TaskSuspended,
 )
-from mas.errors import OwnershipLostError, StoreError, UsageError
+from mas.errors import OwnershipLostError, StoreError, UsageError, task_finished
 from mas.model import LogRecord, Plan, Task
 from mas.store import statements
 from mas.store.facts import (
@@ -66,10 +66,7 @@ class TaskWriter:
         if not rows:
             await self._unlock(task_id)
             if there:
-                raise UsageError(
-                    f"the task {task_id} is finished: {there[0]['status']}",
-                    hint=f"its results: mas show {task_id}",
-                )
+                raise task_finished(task_id, there[0]["status"])
             raise UsageError(f"there is no task {task_id!r}")
         epoch: int = rows[0]["owner_epoch"]
         self._epochs[task_id] = epoch

@@ -27,6 +27,7 @@ from mas.core.events import (
 from mas.core.scheduler import Scheduler
 from mas.errors import MasError, OutageError, OwnershipLostError, StoreError
 from mas.model import Plan, Status, Task
+from mas.store.agents_db import task_schema
 from mas.store.commands import watch_cancel
 from mas.supervisor.agents import agent_configuration
 from mas.supervisor.engine import Engine, Job
@@ -129,7 +130,7 @@ class Supervisor:
         async with open_services(self._config, on_outage=self._outage) as services:
             self._services = services
             ours = await self._adopt(task, services, needs_folder=False)
-            job = await self._job(services, ours.created, ours.plan)
+            job = self._job(ours.created, ours.plan)
             self._relay.feed(CancelRequested(reason))
             idle = self._pool(services)
             return await self._execute(services, idle, job, ours.recorded)
@@ -219,7 +220,7 @@ class Supervisor:
                 owner=owner_name(self.id),
                 owner_epoch=1,
             )
-            job = await self._job(services, created, accepted.plan)
+            await services.create_task_schema(self.task_id)
         except BaseException:
             remove_folder(self.folder)
             raise
@@ -231,6 +232,7 @@ class Supervisor:
             )
         for record in recorded:
             self._relay.show(record)
+        job = self._job(created, accepted.plan)
         return await self._execute(services, pool, job)
 
     async def _plan(
@@ -253,7 +255,8 @@ class Supervisor:
 
     async def _go_on(self, task: str, services: Services, pool: AgentPool) -> Outcome:
         ours = await self._adopt(task, services, needs_folder=True)
-        job = await self._job(services, ours.created, ours.plan)
+        await services.create_task_schema(self.task_id)
+        job = self._job(ours.created, ours.plan)
         return await self._execute(services, pool, job, ours.recorded)
 
     async def _adopt(
@@ -283,8 +286,7 @@ class Supervisor:
         except StoreError as error:
             self._relay.wait_for(f"{error.message}; the work goes on without")
 
-    async def _job(self, services: Services, created: TaskCreated, plan: Plan) -> Job:
-        schema = await services.create_task_schema(self.task_id)
+    def _job(self, created: TaskCreated, plan: Plan) -> Job:
         folder = Path(created.folder)
         return Job(
             task_id=self.task_id,
@@ -292,7 +294,7 @@ class Supervisor:
             plan=plan,
             folder=folder,
             inputs_dir=folder / INPUTS_FOLDER if created.inputs else None,
-            database_schema=schema,
+            database_schema=task_schema(self.task_id),
         )
 
     async def _execute(

@@ -9,7 +9,7 @@ from anyio import to_thread
 from msgspec import Struct
 
 from mas.core.events import PlanAccepted, Recorded, TaskCreated, TaskResumed
-from mas.errors import MasError, NotReadyError, UsageError
+from mas.errors import MasError, NotReadyError, UsageError, task_finished
 from mas.model import Plan, Task
 from mas.store.postgres import TaskStore
 from mas.supervisor.processes import remove_all_of
@@ -36,10 +36,7 @@ async def find_unowned(store: TaskStore, task: str) -> Task:
     """The task that ``task`` names, if it is not finished and nobody works on it."""
     found = await store.find_task(task)
     if found.status.is_final:
-        raise UsageError(
-            f"the task {found.id} is finished: {found.status}",
-            hint=f"its results: mas show {found.id}",
-        )
+        raise task_finished(found.id, found.status)
     if found.owner_alive:
         raise UsageError(
             f"the task {found.id} is being worked on by {found.owner}",
@@ -57,7 +54,7 @@ async def take_over(
     With ``needs_folder`` it is taken only where its workspaces are.
     """
     if needs_folder:
-        _check_folder(task, _beginning(task, await store.events(task.id))[0])
+        _check_folder(task, (await beginning(store, task))[0])
     epoch = await store.take_task(task.id, owner_name(supervisor_id))
     recorded = tuple(await store.events(task.id))
     owners = [it.event.owner for it in recorded if isinstance(it.event, TaskResumed)]
@@ -73,6 +70,11 @@ async def take_over(
         recorded=recorded,
         former=former,
     )
+
+
+async def beginning(store: TaskStore, task: Task) -> tuple[TaskCreated, PlanAccepted]:
+    """The task's first two facts, which every journal has."""
+    return _beginning(task, await store.events(task.id, limit=2))
 
 
 def _beginning(

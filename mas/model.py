@@ -61,6 +61,11 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     cost_usd: float = 0.0
+    """Of the tokens whose price is known."""
+    unpriced_tokens: int = 0
+    """Those of all kinds whose price is not known: they cost more than is said."""
+    estimated_tokens: int = 0
+    """Output tokens that are an estimate, as their answer was cut."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -69,6 +74,8 @@ class Usage(Struct, frozen=True, omit_defaults=True):
             self.cache_read_tokens + other.cache_read_tokens,
             self.cache_write_tokens + other.cache_write_tokens,
             self.cost_usd + other.cost_usd,
+            self.unpriced_tokens + other.unpriced_tokens,
+            self.estimated_tokens + other.estimated_tokens,
         )
 
     @property
@@ -174,6 +181,50 @@ class SubtaskResult(Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     started_at: datetime
     finished_at: datetime | None = None
+
+
+class CallState(StrEnum):
+    """How far a call of Claude's API came."""
+
+    OPEN = "open"
+    """It was sent, and has not ended; for good, where its supervisor was killed."""
+    COMPLETE = "complete"
+    """Answered to the end; what it used is exact."""
+    CUT = "cut"
+    """The answer broke off, or its client left: the output is estimated."""
+    REFUSED = "refused"
+    """Answered with an HTTP error, which costs nothing."""
+    UNANSWERED = "unanswered"
+    """No answer began: the connection failed, or the client left before."""
+
+
+class ModelCall(Struct, frozen=True, kw_only=True):
+    """One call of Claude's API: a row of ``model_calls``."""
+
+    id: str
+    """Unique; a call is written when it is sent and again when it has ended."""
+    task_id: str
+    subtask_id: str | None = None
+    """None: the planner's."""
+    attempt: int | None = None
+    agent_id: str
+    """``planner`` for the planner."""
+    subagent: str | None = None
+    """The id that the CLI gave the subagent; None is the session itself."""
+    path: str
+    model: str = ""
+    state: CallState = CallState.OPEN
+    http_status: int | None = None
+    usage: Usage = Usage()
+    started_at: datetime
+    """When it was sent to Claude, after whatever it had to wait for."""
+    held_s: float = 0.0
+    """How long it waited in the gateway before that."""
+    first_byte_s: float | None = None
+    """From ``started_at`` to the answer's first byte."""
+    duration_s: float | None = None
+    """From ``started_at`` to the answer's end."""
+    error: str | None = None
 
 
 class LogRecord(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,8 @@ from anyio import to_thread
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
-from mas.testing import sse
+from mas.gateway import sse
+from mas.testing.message import count_tokens, message
 from mas.testing.request import Request
 from mas.testing.script import Cue, Player, Script, ScriptError
 from mas.testing.turns import Fault, Turn, as_turn
@@ -84,7 +85,7 @@ class MessagesApi:
         elif (request.method, request.path) == ("POST", "/v1/messages"):
             await self._play(request, wire)
         elif (request.method, request.path) == ("POST", "/v1/messages/count_tokens"):
-            await wire.json(200, {"input_tokens": sse.count_tokens(request.size)})
+            await wire.json(200, {"input_tokens": count_tokens(request.size)})
         else:
             await wire.json(404, sse.error(404, f"{request.path} is not scripted"))
 
@@ -92,7 +93,7 @@ class MessagesApi:
         try:
             cue = self._player.cue(request)
             turn = await _made(cue, request)
-            message = sse.message(
+            answer = message(
                 turn, model=request.model, ids=cue.ids, request_size=request.size
             )
         except ScriptError as error:
@@ -106,7 +107,7 @@ class MessagesApi:
             delay_s = self._latency_s if turn.delay_s is None else turn.delay_s
             speed = turn.tokens_per_second or self._tokens_per_second
             await anyio.sleep(fault.before_s + delay_s)
-            await wire.play(message, fault, speed)
+            await wire.play(answer, fault, speed)
 
     def _note(self, error: str) -> None:
         # The CLI asks six times where it is answered 400.

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mas.gateway.sse import Event, encode, error, events
 from mas.testing import Turn, text, tool_use
-from mas.testing.sse import Event, encode, error, events, message
+from mas.testing.message import message
 
 IDS = "0123456789abcdef01230001"
 

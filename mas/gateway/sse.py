@@ -1,11 +1,9 @@
-"""A turn as the Messages API sends it: one message, or a stream of events. Pure."""
+"""An answer as the Messages API sends it: a stream of events, or an error. Pure."""
 
 import json
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
-
-from mas.testing.turns import Block, Turn
 
 CHARACTERS_PER_TOKEN = 4
 """The rule of thumb that makes token counts plausible."""
@@ -27,6 +25,9 @@ _ERROR_TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+
+
+Block = dict[str, Any]
 
 
 class Event(NamedTuple):
@@ -54,38 +55,6 @@ def error(status: int, message: str = "") -> dict[str, Any]:
 def _phrase(status: int) -> str:
     known = {each.value for each in HTTPStatus}
     return HTTPStatus(status).phrase if status in known else "Overloaded"
-
-
-def count_tokens(size: int) -> int:
-    """Return how many tokens so many characters may be."""
-    return max(1, size // CHARACTERS_PER_TOKEN)
-
-
-def message(turn: Turn, *, model: str, ids: str, request_size: int) -> dict[str, Any]:
-    """Return the whole message; ``ids`` is what makes its ids unique."""
-    content = [_identified(block, ids, at) for at, block in enumerate(turn.blocks)]
-    usage = {
-        "input_tokens": count_tokens(request_size),
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "output_tokens": count_tokens(len(json.dumps(content))),
-    }
-    return {
-        "id": f"msg_{ids}",
-        "type": "message",
-        "role": "assistant",
-        "model": model,
-        "content": content,
-        "stop_reason": turn.reason_to_stop,
-        "stop_sequence": None,
-        "usage": usage | dict(turn.usage),
-    }
-
-
-def _identified(block: Block, ids: str, at: int) -> Block:
-    if block.get("type") == "tool_use":
-        return {"id": f"toolu_{ids}{at:02}", **block}
-    return block
 
 
 def events(message: Mapping[str, Any]) -> Iterator[Event]:

@@ -1,7 +1,7 @@
 """The seam of the gateway: a request, its answer, and whoever gives it.
 
-``Forward`` sends requests on to Claude, ``mas.testing`` plays a script, ``Replay`` plays
-what was recorded. To the gateway they are the same: an ``Upstream``.
+``Forward`` sends requests on to Claude, ``mas.testing`` plays a script, ``Replay``
+plays what was recorded. To the gateway they are the same: an ``Upstream``.
 """
 
 from collections.abc import AsyncIterator

@@ -11,7 +11,8 @@ _REMINDER = "<system-reminder>"
 # after it was broken off holds an answer that no model gave, and says of calls whose
 # result it does not have that they were interrupted: first where it was killed, then
 # where it was asked to stop. A reply cut after its first block is followed by a nudge,
-# or by a word on who cut it, and the model is to give that reply again.
+# or by a word on who cut it, and the model is to give that reply again. The nudge is
+# bare text or, since 2.1.332, a reminder.
 _NOT_AN_ANSWER = "No response requested."
 _CALL_INTERRUPTED = (
     "[Tool call interrupted",
@@ -173,12 +174,13 @@ def _is_given(
     """Whether a model gave this answer, and it was not broken off."""
     if _text(answer.get("content")) == _NOT_AN_ANSWER:
         return False
-    cut = _said(follower)
+    if _CUT_NUDGE in _text(follower.get("content")):
+        return False
     if calls := _calls(answer):
         found = [results.get(call.get("id"), _CALL_INTERRUPTED[0]) for call in calls]
         interrupted = any(text.startswith(_CALL_INTERRUPTED) for text in found)
-        return not interrupted and not cut.startswith(_CUT_NUDGE)
-    return not cut.startswith((_ANSWER_INTERRUPTED, _CUT_NUDGE))
+        return not interrupted
+    return not _said(follower).startswith(_ANSWER_INTERRUPTED)
 
 
 def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -182,7 +182,7 @@ async def test_a_broken_stream_is_played_again_as_the_same_turn(
     assert claude.errors == []
     assert result.result == "counted"
     assert [request.turn for request in claude.requests] == [0, 0, 1]
-    assert ("cut off" in claude.requests[1].last_user_text) is is_nudged
+    assert ("cut off" in str(claude.requests[1].messages[-1])) is is_nudged
     assert (tmp_path / "workspace" / "log").read_text() == "ran\n"
 
 

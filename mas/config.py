@@ -28,6 +28,20 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """0 is none."""
     inactivity_timeout_s: float = 300
     planner_timeout_s: float = 120
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    budget_usd_per_day: float | None = None
+    """Each of the three: None is no limit."""
+
+
+class Gateway(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    port: int = 0
+    """On loopback; 0 is one that is free."""
+    longest_wait_s: float = 300
+    """A rate limit or an outage that takes longer suspends the task."""
+    first_wave_s: float | None = None
+    """How long the first requests wait for the first answer, for the prompt cache's
+    sake; None: 5 where Claude is asked at Anthropic's own address, else 0."""
 
 
 class Supervisor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,17 +84,18 @@ class Credentials(Struct, frozen=True, kw_only=True):
     def found(self) -> bool:
         return bool(self.api_key or self.auth_token)
 
-    def environment(self) -> dict[str, str]:
-        """The variables that the Claude CLI reads."""
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must be in no record."""
+        return tuple(filter(None, (self.api_key, self.auth_token)))
+
+    def __repr__(self) -> str:
         pairs = {
             "ANTHROPIC_API_KEY": self.api_key,
             "ANTHROPIC_AUTH_TOKEN": self.auth_token,
             "ANTHROPIC_BASE_URL": self.base_url,
         }
-        return {name: value for name, value in pairs.items() if value}
-
-    def __repr__(self) -> str:
-        return f"Credentials({', '.join(sorted(self.environment()))})"
+        return f"Credentials({', '.join(name for name in pairs if pairs[name])})"
 
 
 class AgentSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +103,15 @@ class AgentSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     command: tuple[str, ...] = ()
     permission_mode: str | None = None
     model: str | None = None
+
+
+class PriceSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model costs, in US dollars a million tokens."""
+
+    input: float
+    output: float
+    cache_read: float | None = None
+    cache_write: float | None = None
 
 
 class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,6 +126,8 @@ class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     redis: Redis = Redis()
     embeddings: Embeddings = Embeddings()
     files: Files = Files()
+    gateway: Gateway = Gateway()
+    prices: dict[str, PriceSection] = field(default_factory=dict)
 
 
 DEFAULT_ROSTER = tuple(
@@ -129,6 +155,9 @@ class Config(Struct, frozen=True, kw_only=True):
     redis: Redis = Redis()
     embeddings: Embeddings = Embeddings()
     files: Files = Files()
+    gateway: Gateway = Gateway()
+    prices: dict[str, PriceSection] = field(default_factory=dict)
+    """By model; they overrule the table in the package."""
     roster: tuple[AgentSpec, ...] = DEFAULT_ROSTER
     capabilities: dict[str, str] = field(default_factory=lambda: dict(CAPABILITIES))
     """What each capability means, by name: the built-in ones and those of mas.toml."""

@@ -84,6 +84,12 @@ class OutageError(StoreError):
     exit_code = 4
 
 
+class BudgetError(MasError):
+    """The task may use no more than it has used: it waits for a larger budget."""
+
+    exit_code = 4
+
+
 class OwnershipLostError(StoreError):
     """Another supervisor owns this task now: nothing more may be written for it."""
 

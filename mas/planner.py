@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import anyio
 from anthropic.types import Message, MessageParam
 from msgspec import Struct
 
@@ -13,7 +12,8 @@ from mas.config import Config
 from mas.core.graph import check_plan
 from mas.core.plan import PLAN_SCHEMA, parse_plan, single_subtask_plan
 from mas.errors import MasError, NotReadyError, PlanError
-from mas.model import Plan, Usage
+from mas.gateway.patience import Patience
+from mas.model import Plan
 
 _MAX_TOKENS = 16_000
 _RETRIES = 2
@@ -42,38 +42,44 @@ with what, and what to hand over.
 
 class PlannedTask(Struct, frozen=True, kw_only=True):
     plan: Plan
-    usage: Usage
     warning: str | None = None
     """Why the plan is the whole task as one subtask, where it is."""
 
 
 async def plan_task(
-    description: str, inputs: Sequence[Path], config: Config
+    description: str,
+    inputs: Sequence[Path],
+    config: Config,
+    *,
+    base_url: str,
+    token: str,
+    patience: Patience,
 ) -> PlannedTask:
     """Ask Claude for a plan and check it; ask once more with the reasons if it is bad.
+
+    Claude is asked at ``base_url`` with ``token``, for as long as ``patience`` lasts.
 
     A second bad plan becomes one subtask, with a warning. Raises NotReadyError where
     Claude cannot be reached or refuses the credentials, MasError where it declines or
     does not come to an end.
     """
     client = anthropic.AsyncAnthropic(
-        api_key=config.credentials.api_key,
-        auth_token=config.credentials.auth_token,
-        base_url=config.credentials.base_url,
+        api_key=token,
+        base_url=base_url,
         max_retries=_RETRIES,
+        # The gateway is on loopback, whatever proxy there is for the rest.
+        http_client=anthropic.DefaultAsyncHttpxClient(trust_env=False),
     )
-    timeout_s = config.limits.planner_timeout_s
     try:
-        with anyio.fail_after(timeout_s):
+        with patience.scope:
             async with client:
                 return await _plan(client, description, inputs, config)
-    except TimeoutError:
-        raise NotReadyError(
-            f"the planner had no answer from Claude within {timeout_s:g} s",
-            hint="try again, or raise limits.planner_timeout_s in mas.toml",
-        ) from None
     except anthropic.APIError as error:
         raise _explained(error, config) from error
+    raise NotReadyError(
+        f"the planner had no answer from Claude within {patience.timeout_s:g} s",
+        hint="try again, or raise limits.planner_timeout_s in mas.toml",
+    )
 
 
 async def _plan(
@@ -85,11 +91,9 @@ async def _plan(
     conversation: list[MessageParam] = [
         {"role": "user", "content": _question(description, inputs)}
     ]
-    usage = Usage()
     reasons: tuple[str, ...] = ()
     for _ in range(2):
         answer = await _ask(client, conversation, config)
-        usage += _usage(answer)
         text = "".join(block.text for block in answer.content if block.type == "text")
         try:
             plan = parse_plan(text)
@@ -105,14 +109,13 @@ async def _plan(
             reasons = error.reasons
         else:
             if not reasons:
-                return PlannedTask(plan=plan, usage=usage)
+                return PlannedTask(plan=plan)
         conversation += [
             {"role": "assistant", "content": text or "(nothing)"},
             {"role": "user", "content": _correction(reasons)},
         ]
     return PlannedTask(
         plan=single_subtask_plan(description),
-        usage=usage,
         warning="the plan was not usable, so the task is one subtask: "
         + "; ".join(reasons),
     )
@@ -181,15 +184,6 @@ def _described(path: Path) -> str:
 def _correction(reasons: Sequence[str]) -> str:
     faults = "\n".join(f"- {reason}" for reason in reasons)
     return f"This plan cannot be run:\n{faults}\nGive the whole plan again, corrected."
-
-
-def _usage(answer: Message) -> Usage:
-    return Usage(
-        input_tokens=answer.usage.input_tokens,
-        output_tokens=answer.usage.output_tokens,
-        cache_read_tokens=answer.usage.cache_read_input_tokens or 0,
-        cache_write_tokens=answer.usage.cache_creation_input_tokens or 0,
-    )
 
 
 def _explained(error: anthropic.APIError, config: Config) -> MasError:

@@ -12,7 +12,15 @@ from urllib.parse import quote
 import msgspec
 from msgspec import structs
 
-from mas.config import DEFAULT_ROSTER, Config, ConfigFile, Credentials, Files
+from mas.config import (
+    DEFAULT_ROSTER,
+    AgentSection,
+    Config,
+    ConfigFile,
+    Credentials,
+    Files,
+    PriceSection,
+)
 from mas.errors import ConfigError, MasError, UsageError
 from mas.model import CAPABILITIES, AgentSpec
 
@@ -36,6 +44,9 @@ _ENVIRONMENT: dict[str, tuple[str, str, type]] = {
 """What each variable sets: section, key, type."""
 
 _MOST = 1e9
+_MOST_OF = {("gateway", "port"): 65535}
+_MORE_THAN_NOTHING = 1e-6
+"""A budget of nothing would suspend every task; no budget is to say nothing of it."""
 _AT_LEAST: dict[tuple[str, str], float] = {
     ("claude", "max_turns"): 1,
     ("limits", "max_subtasks"): 1,
@@ -44,6 +55,12 @@ _AT_LEAST: dict[tuple[str, str], float] = {
     ("limits", "task_timeout_s"): 0,
     ("limits", "inactivity_timeout_s"): 1,
     ("limits", "planner_timeout_s"): 1,
+    ("limits", "budget_usd"): _MORE_THAN_NOTHING,
+    ("limits", "budget_tokens"): 1,
+    ("limits", "budget_usd_per_day"): _MORE_THAN_NOTHING,
+    ("gateway", "port"): 0,
+    ("gateway", "longest_wait_s"): 1,
+    ("gateway", "first_wave_s"): 0,
     ("supervisor", "heartbeat_s"): 0.1,
     ("supervisor", "agent_ttl_s"): 1,
     ("supervisor", "handshake_timeout_s"): 0.1,
@@ -76,7 +93,7 @@ def load(
     for (section, key), value in given.items():
         changes[section, key] = (f"{_FLAG}{section}.{key}", value)
     sections: dict[str, Any] = {}
-    for name in ("claude", "limits", "supervisor", "embeddings", "files"):
+    for name in ("claude", "limits", "supervisor", "gateway", "embeddings", "files"):
         section = getattr(file, name)
         origins = {key: f"{where}: {name}.{key}" for key in section.__struct_fields__}
         for (changed, key), (origin, value) in changes.items():
@@ -93,6 +110,7 @@ def load(
         redis=structs.replace(
             file.redis, url=_redis_url(environment) or file.redis.url
         ),
+        prices=file.prices,
         roster=_roster(file, where, capabilities, warnings),
         capabilities=capabilities,
         credentials=Credentials(
@@ -169,7 +187,9 @@ def _allowed_keys(place: str) -> tuple[str, ...]:
         return ConfigFile.__struct_fields__
     section = place.partition(".")[0]
     if section == "agents":
-        return ("capabilities", "command", "permission_mode", "model")
+        return AgentSection.__struct_fields__
+    if section == "prices":
+        return PriceSection.__struct_fields__
     fields: tuple[str, ...] = getattr(ConfigFile(), section).__struct_fields__
     return fields
 
@@ -196,11 +216,16 @@ def _checked(
 ) -> Any:
     for key in section.__struct_fields__:
         value, least = getattr(section, key), _AT_LEAST.get((name, key))
-        if least is not None and not least <= value <= _MOST:
+        most = _MOST_OF.get((name, key), _MOST)
+        if None not in (least, value) and not least <= value <= most:
+            is_budget = key.startswith("budget")
             raise _refused(
                 origins[key],
-                f"is {value:g}; it must be {least:g} to {_MOST:g}",
-                hint="see README, Configuration",
+                f"is {value:g}; it must be "
+                + ("more than 0" if is_budget else f"{least:g} to {most:g}"),
+                hint="leave it out for no limit"
+                if is_budget
+                else "see README, Configuration",
             )
         if value == "":
             raise _refused(origins[key], "is empty", hint="give a value or none")

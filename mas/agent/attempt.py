@@ -34,10 +34,16 @@ class Attempt:
         self._configuration = configuration
         self._send = send
         self._session_log: SessionLog | None = None
+        self._session: Session | None = None
 
     @property
     def usage(self) -> Usage:
         return self._session_log.usage if self._session_log else Usage()
+
+    def hold(self, is_held: bool) -> None:
+        """Whether it waits for its turn at Claude: silence means nothing then."""
+        if self._session:
+            self._session.hold(is_held)
 
     async def run(self) -> AttemptDone:
         """Work on the subtask to its end, whichever that is."""
@@ -94,7 +100,8 @@ class Attempt:
             options = session_options(
                 self._order, claude, workspace, toolbox, note, goes_on=goes_on
             )
-            end = await Session(options, log, note).run(
+            self._session = Session(options, log, note)
+            end = await self._session.run(
                 prompt, inactivity_timeout_s=claude.inactivity_timeout_s
             )
             tasks.cancel_scope.cancel()

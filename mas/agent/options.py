@@ -1,7 +1,8 @@
 """What a session may do, and the gate that it must pass to stop."""
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import anyio
@@ -85,12 +86,14 @@ def session_options(
         session_id=None if goes_on else order.session_id,
         resume=order.session_id if goes_on else None,
         max_buffer_size=MAX_MESSAGE_BYTES,
-        env=_environment(claude, workspace),
+        env=_environment(claude, order.token, workspace),
         hooks={"Stop": [HookMatcher(hooks=[_stop_gate(workspace, report)])]},
     )
 
 
-def _environment(claude: ClaudeSettings, workspace: Workspace) -> dict[str, str]:
+def _environment(
+    claude: ClaudeSettings, token: str, workspace: Workspace
+) -> dict[str, str]:
     temporary = str(workspace.root / "temp")
     bash_limit_s = claude.inactivity_timeout_s * BASH_SHARE_OF_INACTIVITY
     return {
@@ -109,9 +112,17 @@ def _environment(claude: ClaudeSettings, workspace: Workspace) -> dict[str, str]
         # What a session leaves behind stays in its workspace.
         "TMPDIR": temporary,
         "CLAUDE_CODE_TMPDIR": temporary,
-        **claude.environment,
+        "ANTHROPIC_BASE_URL": claude.base_url,
+        "ANTHROPIC_API_KEY": token,
+        "NO_PROXY": _without_proxy(os.environ, "NO_PROXY"),
+        "no_proxy": _without_proxy(os.environ, "no_proxy"),
         "CLAUDE_CONFIG_DIR": claude.config_dir,
     }
+
+
+def _without_proxy(environment: Mapping[str, str], name: str) -> str:
+    """The hosts that are reached without a proxy, the gateway among them."""
+    return ",".join(filter(None, (environment.get(name), "127.0.0.1")))
 
 
 def _milliseconds(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """One Claude session: started, followed, watched for silence, and always ended."""
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -53,6 +54,14 @@ class Session:
         self._client = ClaudeSDKClient(options)
         self._log = log
         self._report = report
+        self._silence = anyio.CancelScope()
+        self._limit_s = 0.0
+        self._is_held = False
+
+    def hold(self, is_held: bool) -> None:
+        """Whether it waits for its turn at Claude: silence means nothing then."""
+        self._is_held = is_held
+        self._heard()
 
     async def run(self, prompt: str, *, inactivity_timeout_s: float) -> SessionEnd:
         """Hold the conversation; when this returns or raises, the CLI is gone.
@@ -72,8 +81,10 @@ class Session:
             return self._lost(f"the Claude CLI did not start: {_reason(error)}", error)
         try:
             await self._client.query(prompt)
-            with anyio.move_on_after(inactivity_timeout_s) as silence:
-                await self._listen(silence, inactivity_timeout_s)
+            self._limit_s = inactivity_timeout_s
+            self._heard()
+            with self._silence:
+                await self._listen()
                 if self._is_refused():
                     await self._interrupt()
                 return self._ended()
@@ -88,9 +99,14 @@ class Session:
         finally:
             await self._close()
 
-    async def _listen(self, silence: anyio.CancelScope, limit_s: float) -> None:
+    def _heard(self) -> None:
+        """The silence begins anew."""
+        limit_s = math.inf if self._is_held or not self._limit_s else self._limit_s
+        self._silence.deadline = anyio.current_time() + limit_s
+
+    async def _listen(self) -> None:
         async for message in self._client.receive_response():
-            silence.deadline = anyio.current_time() + limit_s
+            self._heard()
             for activity in self._log.take(message):
                 self._report(activity)
             if self._is_refused():

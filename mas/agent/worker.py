@@ -20,6 +20,7 @@ from mas.wire.messages import (
     AttemptDone,
     Configure,
     Heartbeat,
+    HoldAttempt,
     RunAttempt,
     Shutdown,
     StopAttempt,
@@ -106,7 +107,7 @@ class _Running:
     def usage(self) -> Usage:
         return self.attempt.usage if self.attempt else Usage()
 
-    def is_meant_by(self, message: StopAttempt) -> bool:
+    def is_meant_by(self, message: StopAttempt | HoldAttempt) -> bool:
         mine = (self.order.subtask.id, self.order.attempt)
         return mine == (message.subtask_id, message.attempt)
 
@@ -148,6 +149,8 @@ class Worker:
                 self._start(message, tasks)
             case StopAttempt():
                 self._stop(message, tasks)
+            case HoldAttempt():
+                self._hold(message)
             case Shutdown():
                 pass  # the reader of the pipe has seen to it
 
@@ -182,6 +185,11 @@ class Worker:
         running.stop_reason = message.reason
         running.scope.cancel()
         tasks.start_soon(self._kill_after_grace, running)
+
+    def _hold(self, message: HoldAttempt) -> None:
+        running = self._running
+        if running and running.attempt and running.is_meant_by(message):
+            running.attempt.hold(message.is_held)
 
     async def _run(self, running: _Running, configuration: Configure) -> None:
         order = running.order

@@ -1,6 +1,6 @@
 """``mas demo``: the whole pipeline on a scripted model."""
 
-import os
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from shutil import get_terminal_size
@@ -24,7 +24,7 @@ from mas.demo.script import THINKING_S, script
 from mas.demo.source import BUNDLED, check_table
 from mas.errors import MasError
 from mas.model import CAPABILITIES
-from mas.testing import ScriptedClaude
+from mas.testing import ScriptedUpstream
 
 _RAN_TO_THE_END = (0, 1)
 _WIDTH = 78
@@ -66,10 +66,10 @@ async def play(
     config: Config, file_name: str, job: Job, *, plain: bool, as_json: bool
 ) -> int:
     """Do the job on the scripted model, for a table of this name."""
-    _reach_nothing_but_loopback()
-    with ScriptedClaude(script(file_name), latency_s=THINKING_S) as claude:
-        scripted = _for_the_script(config, claude)
-        code = await supervise(scripted, job, plain=plain, as_json=as_json)
+    claude = ScriptedUpstream(script(file_name), latency_s=THINKING_S)
+    played = structs.replace(job, upstream=lambda: nullcontext(claude))
+    scripted = _for_the_script(config)
+    code = await supervise(scripted, played, plain=plain, as_json=as_json)
     if claude.errors and code in _RAN_TO_THE_END:
         raise MasError(
             "the script of the demo had no answer",
@@ -90,7 +90,7 @@ def _say(words: str) -> None:
     )
 
 
-def _for_the_script(config: Config, claude: ScriptedClaude) -> Config:
+def _for_the_script(config: Config) -> Config:
     """The user's servers and folders, with the agents that the script needs."""
     return structs.replace(
         config,
@@ -98,14 +98,5 @@ def _for_the_script(config: Config, claude: ScriptedClaude) -> Config:
         limits=Limits(),
         roster=DEFAULT_ROSTER,
         capabilities=dict(CAPABILITIES),
-        credentials=Credentials(api_key="sk-ant-scripted", base_url=claude.url),
+        credentials=Credentials(),
     )
-
-
-def _reach_nothing_but_loopback() -> None:
-    """Keep the user's key and proxy out of it: the clients would take both."""
-    for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
-        del os.environ[name]
-    for name in ("NO_PROXY", "no_proxy"):
-        kept = os.environ.get(name)
-        os.environ[name] = f"{kept},127.0.0.1" if kept else "127.0.0.1"

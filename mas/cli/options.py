@@ -29,6 +29,21 @@ input_option = click.option(
 )
 
 
+budget_option = click.option(
+    "--budget",
+    "budget_usd",
+    type=float,
+    metavar="USD",
+    help="What the task may cost, over all its runs; then it is suspended.",
+)
+budget_tokens_option = click.option(
+    "--budget-tokens",
+    type=int,
+    metavar="N",
+    help="The same in tokens: input, output and cache writes.",
+)
+
+
 def debug_option(command: Any) -> Any:
     """Accept --debug after the command's name too; ``main`` looks at the arguments."""
     return click.option(

@@ -15,6 +15,7 @@ from mas.core.events import (
     AttemptStarted,
     CancelAccepted,
     Event,
+    Noticed,
     PlanAccepted,
     Recorded,
     ResultIgnored,
@@ -70,6 +71,8 @@ def _subject_and_text(event: Event, task_id: str) -> tuple[str, str] | None:
             return (event.subtask_id, text) if text else None
         case Waiting():
             return ("task", f"waiting: {event.reason}") if event.reason else None
+        case Noticed():
+            return "task", event.text
         case CancelAccepted():
             return "task", f"is being cancelled: {event.reason}"
         case TaskSuspended():

@@ -9,6 +9,8 @@ import anyio
 import click
 
 from mas.cli.options import (
+    budget_option,
+    budget_tokens_option,
     config_option,
     debug_option,
     input_option,
@@ -19,6 +21,7 @@ from mas.cli.options import (
 from mas.cli.resume import go_on
 from mas.cli.supervise import Job, supervise
 from mas.errors import UsageError
+from mas.supervisor.claude import Allowance
 from mas.supervisor.folder import MAX_TASK_BYTES
 
 
@@ -34,6 +37,8 @@ from mas.supervisor.folder import MAX_TASK_BYTES
 @click.option("--planner-model", help="Another model for the planner.")
 @click.option("--permission-mode", help="What agents may do without asking.")
 @click.option("--max-subtasks", type=int, help="The largest plan that is accepted.")
+@budget_option
+@budget_tokens_option
 @click.option("--timeout", type=float, help="Seconds for the whole task; 0 is none.")
 @plain_option
 @json_option
@@ -47,6 +52,8 @@ def run(
     planner_model: str | None,
     permission_mode: str | None,
     max_subtasks: int | None,
+    budget_usd: float | None,
+    budget_tokens: int | None,
     timeout: float | None,
     plain: bool,
     as_json: bool,
@@ -63,6 +70,8 @@ def run(
         ("claude", "permission_mode"): permission_mode,
         ("limits", "max_subtasks"): max_subtasks,
         ("limits", "task_timeout_s"): timeout,
+        ("limits", "budget_usd"): budget_usd,
+        ("limits", "budget_tokens"): budget_tokens,
     }
     config = read_config(config_path, flags)
     if resume is not None:
@@ -76,7 +85,8 @@ def run(
                 "with --resume goes neither --planner-model nor --max-subtasks",
                 hint="the task that is gone on with has its plan; leave them out",
             )
-        return go_on(config, resume, plain=plain, as_json=as_json)
+        allowance = Allowance(usd=budget_usd, tokens=budget_tokens)
+        return go_on(config, resume, allowance, plain=plain, as_json=as_json)
     if task is None:
         raise UsageError(
             "there is no task to run",

@@ -11,7 +11,7 @@ from mas.cli.streams import stop_writing
 from mas.config import Config
 from mas.core.events import Recorded, TaskFinished, TaskSuspended
 from mas.model import Status
-from mas.supervisor.supervisor import Supervisor
+from mas.supervisor.supervisor import OpenUpstream, Supervisor
 
 _SIGNALS = {
     signal.SIGINT: "Ctrl-C was pressed",
@@ -26,8 +26,10 @@ class Job(Struct, frozen=True, kw_only=True):
 
     work: Callable[[Supervisor], Awaitable[TaskFinished | TaskSuspended]]
     description: str
+    upstream: OpenUpstream | None = None
+    """Opens what answers in Claude's place; None: Claude itself."""
     script: str | None = None
-    """Who plays Claude, for the task's first fact."""
+    """What that is, for the task's first fact."""
 
 
 async def supervise(config: Config, job: Job, *, plain: bool, as_json: bool) -> int:
@@ -48,7 +50,11 @@ async def supervise(config: Config, job: Job, *, plain: bool, as_json: bool) -> 
                 supervisor.interrupt(f"the output cannot be written: {reason}")
 
         supervisor = Supervisor(
-            config, show_or_stop, recall=screen.recall, script=job.script
+            config,
+            show_or_stop,
+            recall=screen.recall,
+            upstream=job.upstream,
+            script=job.script,
         )
         stopped_by: list[signal.Signals] = []
         outcome: TaskFinished | TaskSuspended | None = None

@@ -22,6 +22,8 @@ class LiveAttempt:
     stopped_for: FailureKind | None = None
     """Set once it was told to stop: CANCELLED or DEADLINE."""
     stop_reason: str | None = None
+    left_s: float | None = None
+    """What was left of its time when it was held; None while its time runs."""
 
     def is_meant_by(self, event: AttemptFinished) -> bool:
         meant = (event.subtask_id, event.attempt, event.agent_id)

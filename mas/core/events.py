@@ -1,7 +1,8 @@
 """What happens to a task (events), and what the scheduler asks for (commands).
 
 An event is a fact; those of ``Fact`` are journaled, in order, before their effects.
-``AttemptProgress`` and ``Waiting`` may be lost: they are shown, never journaled.
+``AttemptProgress``, ``Waiting`` and ``Noticed`` may be lost: they are shown, never
+journaled.
 The JSON form of an event is a contract: fields are added, never renamed.
 """
 
@@ -25,6 +26,9 @@ class TaskCreated(_Event, frozen=True, kw_only=True, tag="task_created"):
     """Where the workspaces are; absolute."""
     script: str | None = None
     """The name of the script that plays Claude, ``demo``; None is Claude itself."""
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    """What the task may use, over all its runs; None is no limit."""
 
 
 class PlanAccepted(_Event, frozen=True, kw_only=True, tag="plan_accepted"):
@@ -40,6 +44,9 @@ class TaskResumed(_Event, frozen=True, kw_only=True, tag="task_resumed"):
     owner: str
     """As in ``tasks.owner``: the supervisor's id, its machine and its process."""
     epoch: int
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    """What the task may use from now on, over all its runs; None is no limit."""
 
 
 class AgentReady(_Event, frozen=True, kw_only=True, tag="agent_ready"):
@@ -136,6 +143,15 @@ class AttemptProgress(_Event, frozen=True, kw_only=True, tag="attempt_progress")
 
 class Waiting(_Event, frozen=True, kw_only=True, tag="waiting"):
     reason: str
+    """Empty: nothing is waited for any more."""
+    until: datetime | None = None
+    """When that ends, where it is known."""
+
+
+class Noticed(_Event, frozen=True, kw_only=True, tag="notice"):
+    """Something that a person should know, and that stops nothing."""
+
+    text: str
 
 
 Fact = (
@@ -152,7 +168,7 @@ Fact = (
     | TaskSuspended
     | TaskFinished
 )
-Event = Fact | AttemptProgress | Waiting
+Event = Fact | AttemptProgress | Waiting | Noticed
 
 
 class Recorded(Struct, frozen=True, kw_only=True):
@@ -174,7 +190,7 @@ class Recorded(Struct, frozen=True, kw_only=True):
 def fact_of(recorded: Recorded) -> Fact:
     """The fact of what is in a journal; nothing else is ever written there."""
     event = recorded.event
-    if isinstance(event, AttemptProgress | Waiting):
+    if isinstance(event, AttemptProgress | Waiting | Noticed):
         raise TypeError(f"{type(event).__name__} is not a fact")
     return event
 
@@ -189,7 +205,20 @@ class CancelRequested(Struct, frozen=True):
     reason: str
 
 
-SchedulerInput = AgentReady | AgentLost | AttemptFinished | Tick | CancelRequested
+class AttemptHeld(Struct, frozen=True):
+    """The attempt waits for its turn at Claude, or does not any more.
+
+    Meanwhile its deadline stands still: it can do nothing about it.
+    """
+
+    subtask_id: str
+    attempt: int
+    is_held: bool
+
+
+SchedulerInput = (
+    AgentReady | AgentLost | AttemptFinished | AttemptHeld | Tick | CancelRequested
+)
 
 
 class Record(Struct, frozen=True):

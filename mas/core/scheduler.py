@@ -15,6 +15,7 @@ from mas.core.events import (
     AgentLost,
     AgentReady,
     AttemptFinished,
+    AttemptHeld,
     CancelAccepted,
     CancelRequested,
     Command,
@@ -130,6 +131,8 @@ class Scheduler:
         match event:
             case AttemptFinished():
                 self._attempt_finished(event)
+            case AttemptHeld():
+                self._attempt_held(event)
             case AgentReady():
                 self._agent_ready(event)
             case AgentLost():
@@ -205,6 +208,17 @@ class Scheduler:
         node = self._progress.nodes.get(event.subtask_id)
         if node is not None and (ignored := node.ignoring(event)):
             self._record(ignored)
+
+    def _attempt_held(self, event: AttemptHeld) -> None:
+        live = self._live.get(event.subtask_id)
+        if live is None or live.attempt != event.attempt or live.stopped_for:
+            return
+        if event.is_held and live.left_s is None:
+            live.left_s = self._timers.left(live.subtask_id, self._now)
+            self._timers.clear(live.subtask_id)
+        elif not event.is_held and live.left_s is not None:
+            self._timers.set(live.subtask_id, self._now + live.left_s)
+            live.left_s = None
 
     def _tick(self) -> None:
         if self._task_deadline is not None and self._task_deadline <= self._now:
@@ -352,7 +366,8 @@ class Scheduler:
         )
         for live in self._live.values():
             assert self.statuses[live.subtask_id] is Status.IN_PROGRESS
-            assert (live.subtask_id in self._timers) == (live.stopped_for is None)
+            has_deadline = live.stopped_for is None and live.left_s is None
+            assert (live.subtask_id in self._timers) == has_deadline
         if self._is_over:
             return  # where the task is suspended, what could start does not
         waiting = set()

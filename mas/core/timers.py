@@ -19,6 +19,11 @@ class Timers:
         self._due[subtask_id] = due
         heappush(self._heap, (due, subtask_id))
 
+    def left(self, subtask_id: str, now: float) -> float | None:
+        """Seconds until its timer goes off; None where it has none."""
+        due = self._due.get(subtask_id)
+        return None if due is None else max(0.0, due - now)
+
     def clear(self, subtask_id: str) -> None:
         self._due.pop(subtask_id, None)
 

@@ -17,6 +17,7 @@ from mas.core.events import (
     AttemptStarted,
     CancelAccepted,
     Event,
+    Noticed,
     PlanAccepted,
     Recorded,
     ResultIgnored,
@@ -65,6 +66,10 @@ class RunView:
         self.waiting: str | None = None
         """What the whole task waits for: planning, a server, a limit."""
         self.waiting_since: datetime | None = None
+        self.waiting_until: datetime | None = None
+        """When that ends, where it is known."""
+        self.notices: list[str] = []
+        """What a person should know, each once, oldest first."""
         self.suspended: TaskSuspended | None = None
         self.error: str | None = None
         self.result: dict[str, Any] = {}
@@ -204,6 +209,10 @@ class RunView:
             case Waiting():
                 self._begin(at)
                 self.waiting, self.waiting_since = event.reason or None, at
+                self.waiting_until = event.until
+            case Noticed():
+                if event.text not in self.notices:
+                    self.notices.append(event.text)
             case TaskSuspended():
                 self._break_off()
                 self.suspended = event

@@ -68,6 +68,11 @@ class Response(Protocol):
 class Upstream(Protocol):
     """Gives the answers."""
 
+    @property
+    def is_first_party(self) -> bool:
+        """Whether Anthropic's own endpoint gives them, with its prompt cache."""
+        ...
+
     def open(self, request: Request) -> AbstractAsyncContextManager[Response]:
         """Send the request; leaving the context ends the answer, wherever it is.
 

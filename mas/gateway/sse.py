@@ -30,6 +30,12 @@ _ERROR_TYPES = {
 Block = dict[str, Any]
 
 
+UNPARSED_INPUT = "partial_json"
+"""In a tool's block: its input as it was written, where that is not (yet) JSON."""
+UNKNOWN_DELTAS = "deltas"
+"""In a block: deltas of kinds that are not known here, as they came."""
+
+
 class Event(NamedTuple):
     """One event of a stream."""
 
@@ -59,18 +65,36 @@ def _phrase(status: int) -> str:
 
 def events(message: Mapping[str, Any]) -> Iterator[Event]:
     """Return the stream that carries ``message``, event by event."""
-    usage = message["usage"]
+    yield from beginning(message)
+    yield from ending(message)
+
+
+def beginning(
+    message: Mapping[str, Any], *, open_block: bool = False
+) -> Iterator[Event]:
+    """The events up to the last block; with ``open_block`` that block does not end."""
+    usage = message.get("usage") or {}
     opening = {
         **message,
         "content": [],
         "stop_reason": None,
-        "usage": {**usage, "output_tokens": min(1, usage["output_tokens"])},
+        "usage": {**usage, "output_tokens": min(1, usage.get("output_tokens") or 0)},
     }
     yield _event("message_start", message=opening)
-    for index, block in enumerate(message["content"]):
+    blocks = message["content"]
+    for index, block in enumerate(blocks):
         yield from _block_events(index, block)
-    ending = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-    yield _event("message_delta", delta=ending, usage=usage)
+        if not (open_block and index == len(blocks) - 1):
+            yield _event("content_block_stop", index=index)
+
+
+def ending(message: Mapping[str, Any]) -> Iterator[Event]:
+    """The events that end the stream."""
+    reason = {
+        "stop_reason": message["stop_reason"],
+        "stop_sequence": message.get("stop_sequence"),
+    }
+    yield _event("message_delta", delta=reason, usage=message.get("usage") or {})
     yield _event("message_stop")
 
 
@@ -82,24 +106,34 @@ def _block_events(index: int, block: Block) -> Iterator[Event]:
     for delta, size in deltas:
         event = _event("content_block_delta", index=index, delta=delta)
         yield event._replace(tokens=size / CHARACTERS_PER_TOKEN)
-    yield _event("content_block_stop", index=index)
 
 
 def _opening_and_deltas(block: Block) -> tuple[Block, list[tuple[Block, int]]]:
     """A block's empty start, and its deltas with the number of their characters."""
+    block = dict(block)
+    unknown = [(delta, 0) for delta in block.pop(UNKNOWN_DELTAS, ())]
     match block:
         case {"type": "text", "text": str(words)}:
-            pieces = [({"type": "text_delta", "text": p}, len(p)) for p in _cut(words)]
-            return {**block, "text": ""}, pieces
-        case {"type": "tool_use", "input": arguments}:
-            written = json.dumps(arguments)
-            pieces = [
-                ({"type": "input_json_delta", "partial_json": p}, len(p))
-                for p in _cut(written)
-            ]
-            return {**block, "input": {}}, pieces
+            pieces = _deltas("text_delta", "text", words)
+            return {**block, "text": ""}, pieces + unknown
+        case {"type": "thinking", "thinking": str(words)}:
+            pieces = _deltas("thinking_delta", "thinking", words)
+            if isinstance(seal := block.get("signature"), str):
+                pieces.append(({"type": "signature_delta", "signature": seal}, 0))
+                block["signature"] = ""
+            return {**block, "thinking": ""}, pieces + unknown
+        case {"type": str(kind), "input": arguments} if kind.endswith("tool_use"):
+            written = block.pop(UNPARSED_INPUT, None)
+            if written is None:
+                written = json.dumps(arguments)
+            pieces = _deltas("input_json_delta", "partial_json", written)
+            return {**block, "input": {}}, pieces + unknown
         case _:
-            return block, []
+            return block, unknown
+
+
+def _deltas(kind: str, key: str, words: str) -> list[tuple[Block, int]]:
+    return [({"type": kind, key: piece}, len(piece)) for piece in _cut(words)]
 
 
 def _cut(words: str) -> Iterator[str]:
@@ -114,3 +148,33 @@ def _event(name: str, /, **data: Any) -> Event:
 def encode(event: Event) -> bytes:
     """Return the event as it goes over the wire."""
     return f"event: {event.name}\ndata: {json.dumps(event.data)}\n\n".encode()
+
+
+class Reader:
+    """Reads a stream back into what its events carry, however it is cut into chunks."""
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> Iterator[dict[str, Any] | None]:
+        """The data of every event that is complete now; None for what is no event."""
+        first, *others = chunk.split(b"\n")
+        self._line += first
+        for following in others:
+            line = bytes(self._line.removesuffix(b"\r"))
+            self._line = bytearray(following)
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line and self._data:
+                data = b"\n".join(self._data)
+                self._data = []
+                yield _object(data)
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

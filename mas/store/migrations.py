@@ -7,7 +7,10 @@ from msgspec import Struct
 from mas.errors import NotReadyError
 from mas.store.sql import Connection, QueryError, literal
 
-_TABLES = ("tasks", "subtask_results", "agent_logs", "task_events", "task_commands")
+_TABLES = (
+    *("tasks", "subtask_results", "agent_logs", "task_events", "task_commands"),
+    "model_calls",
+)
 _LOCK = "hashtextextended('mas_schema_versions', 0)"
 _LOCK_TIMEOUT_S = 20
 

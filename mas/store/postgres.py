@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 
 import anyio
@@ -14,8 +15,8 @@ import asyncpg
 
 from mas.core.events import Recorded
 from mas.errors import UsageError
-from mas.model import LogRecord, Status, Task
-from mas.store import statements
+from mas.model import LogRecord, ModelCall, Status, Task
+from mas.store import ledger, statements
 from mas.store.address import Address
 from mas.store.migrations import migrate
 from mas.store.news import look_until
@@ -283,6 +284,36 @@ class TaskStore(TaskReader):
         """Add to what is logged. A crash of the server may lose the last moment's."""
         if rows:
             await self._lasting(lambda: self._writer.log(rows))
+
+    async def write_calls(
+        self, calls: Sequence[ModelCall], *, day_began: datetime
+    ) -> float:
+        """Return when the calls are durable: what all tasks spent since ``day_began``.
+
+        In US dollars; a call counts for the time when it was sent. Repeating changes
+        nothing: a call that ended stays so, one that is open is what was said last.
+        """
+        return await self._lasting(
+            lambda: ledger.write_calls(self._session, calls, day_began)
+        )
+
+    async def close_open_calls(self, task_id: str) -> int:
+        """Say of calls that a supervisor left open that they were cut; how many.
+
+        For whoever took the task, before its own first call. Each keeps the usage that
+        was last written, its output marked as estimated.
+        """
+        return await self._lasting(
+            lambda: ledger.close_open_calls(self._session, task_id)
+        )
+
+    async def calls(self, task_id: str) -> list[ModelCall]:
+        """The task's calls of Claude's API, by their start."""
+        return await ledger.read_calls(self._read, task_id)
+
+    async def spent_since(self, began: datetime) -> float:
+        """What the calls sent since then cost, of all tasks, in US dollars."""
+        return await ledger.read_spent(self._read, began)
 
     async def outlast(self, operation: Callable[[], Awaitable[_T]]) -> _T:
         """Do something else with this server, again after an outage of it."""

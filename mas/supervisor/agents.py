@@ -7,7 +7,11 @@ from mas.wire import messages
 
 
 def agent_configuration(
-    config: Config, supervisor_id: str, services: Services, spec: AgentSpec
+    config: Config,
+    supervisor_id: str,
+    services: Services,
+    base_url: str,
+    spec: AgentSpec,
 ) -> messages.Configure:
     """The message that follows an agent's hello; makes Claude's folder if need be."""
     claude = config.claude
@@ -21,7 +25,7 @@ def agent_configuration(
             max_turns=claude.max_turns,
             inactivity_timeout_s=config.limits.inactivity_timeout_s,
             config_dir=str(config_dir),
-            environment=config.credentials.environment(),
+            base_url=base_url,
         ),
         services=messages.ServiceSettings(
             database_dsn=services.agents_database.dsn,

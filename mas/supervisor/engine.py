@@ -21,6 +21,7 @@ from msgspec import Struct
 from mas.core.events import (
     AgentLost,
     AttemptFinished,
+    AttemptHeld,
     AttemptProgress,
     AttemptStarted,
     Command,
@@ -33,12 +34,17 @@ from mas.core.events import (
     StartAttempt,
     StopAttempt,
     SuspendTask,
+    TaskCreated,
     TaskFinished,
     Tick,
 )
 from mas.core.scheduler import Scheduler
 from mas.errors import ProtocolError
+from mas.gateway.exchange import Caller
 from mas.model import FailureKind, Plan, Usage
+from mas.store.agents_db import task_schema
+from mas.supervisor.claude import Claude
+from mas.supervisor.folder import INPUTS_FOLDER
 from mas.supervisor.journal import Journal
 from mas.supervisor.pool import AgentPool
 from mas.supervisor.results import CutOff, Results
@@ -60,12 +66,24 @@ class Job(Struct, frozen=True, kw_only=True):
     database_schema: str
 
 
+def job_of(task_id: str, created: TaskCreated, plan: Plan) -> Job:
+    """The task as its first fact and its plan tell it."""
+    folder = Path(created.folder)
+    return Job(
+        task_id=task_id,
+        description=created.description,
+        plan=plan,
+        folder=folder,
+        inputs_dir=folder / INPUTS_FOLDER if created.inputs else None,
+        database_schema=task_schema(task_id),
+    )
+
+
 @dataclass
 class _LiveAttempt:
     started: AttemptStarted
     sent_at: float = field(default_factory=time.monotonic)
     ended: anyio.Event = field(default_factory=anyio.Event)
-    usage: Usage = field(default_factory=Usage)
 
     @property
     def execution_time(self) -> float:
@@ -86,6 +104,7 @@ class Engine:
         scheduler: Scheduler,
         journal: Journal,
         pool: AgentPool,
+        claude: Claude,
         show: Callable[[Recorded], None],
         stop_grace_s: float,
         history: Iterable[Recorded] = (),
@@ -95,6 +114,7 @@ class Engine:
         self._scheduler = scheduler
         self._journal = journal
         self._pool = pool
+        self._claude = claude
         self._show = show
         self._stop_grace_s = stop_grace_s
         self._push, self._inputs = anyio.create_memory_object_stream[SchedulerInput](
@@ -125,9 +145,6 @@ class Engine:
     def received(self, agent_id: str, message: messages.FromAgent) -> None:
         """An agent said how an attempt goes or how it ended."""
         if isinstance(message, messages.Progress):
-            live = self._live.get((message.subtask_id, message.attempt))
-            if live and message.usage:
-                live.usage = message.usage
             self._show_now(
                 AttemptProgress(
                     subtask_id=message.subtask_id,
@@ -136,13 +153,36 @@ class Engine:
                     activity=message.activity,
                     subagent=message.subagent,
                     subagent_status=message.subagent_status,
-                    usage=message.usage,
                 )
             )
         elif isinstance(message, messages.AttemptDone):
             if live := self._live.get((message.subtask_id, message.attempt)):
                 live.ended.set()
+            self._claude.revoke(message.subtask_id, message.attempt)
+            self._claude.reconcile(message.subtask_id, message.attempt, message.usage)
             self.feed(self._judged(agent_id, message))
+
+    def used(self, subtask_id: str, attempt: int, usage: Usage) -> None:
+        """The attempt's calls of Claude took so much, all together."""
+        if live := self._live.get((subtask_id, attempt)):
+            self._show_now(
+                AttemptProgress(
+                    subtask_id=subtask_id,
+                    attempt=attempt,
+                    agent_id=live.started.agent_id,
+                    activity="",
+                    usage=usage,
+                )
+            )
+
+    def held(self, subtask_id: str, attempt: int, is_held: bool) -> None:
+        """The attempt waits for its turn at Claude, or does not any more."""
+        if live := self._live.get((subtask_id, attempt)):
+            self.feed(AttemptHeld(subtask_id, attempt, is_held))
+            message = messages.HoldAttempt(
+                subtask_id=subtask_id, attempt=attempt, is_held=is_held
+            )
+            self._pool.send(live.started.agent_id, message)
 
     async def run(self) -> TaskFinished | SuspendTask:
         """Return when the task is finished, and that durable, or cannot go on now."""
@@ -197,8 +237,9 @@ class Engine:
                 started=live.started,
                 error=f"{lost.agent_id} was lost: {lost.error}",
                 execution_time=live.execution_time,
-                usage=live.usage,
+                usage=self._claude.usage_of(*key),
             )
+            self._claude.revoke(*key)
             return await to_thread.run_sync(self._results.judge_left, cut_off)
         return None
 
@@ -228,7 +269,8 @@ class Engine:
             return TaskFinished(
                 status=command.status,
                 error=command.error,
-                result=self._results.of_task(self._scheduler.statuses),
+                result=self._results.of_task(self._scheduler.statuses)
+                | {"usage": self._claude.spent()},
             )
         if not isinstance(command, Record):
             return None
@@ -242,6 +284,7 @@ class Engine:
         """Take note that the fact is durable."""
         if isinstance(fact, AttemptFinished):
             self._agentless.discard((fact.subtask_id, fact.attempt))
+            self._claude.revoke(fact.subtask_id, fact.attempt)
             if live := self._live.pop((fact.subtask_id, fact.attempt), None):
                 live.ended.set()
         elif isinstance(fact, TaskFinished):
@@ -267,6 +310,7 @@ class Engine:
             dependencies=tuple(map(self._results.handed_over, subtask.dependencies)),
             previous_attempts=self._results.failures(subtask.id),
             inputs_dir=str(job.inputs_dir) if job.inputs_dir else None,
+            token=self._claude.token(self._caller(command)),
         )
         try:
             self._pool.send(command.agent_id, message)
@@ -278,6 +322,17 @@ class Engine:
                 error=error.message,
             )
             self.feed(self._judged(command.agent_id, done))
+
+    def _caller(self, command: StartAttempt) -> Caller:
+        subtask = self._subtasks[command.subtask_id]
+        return Caller(
+            task_id=self._job.task_id,
+            agent_id=command.agent_id,
+            subtask_id=subtask.id,
+            attempt=command.attempt,
+            priority=subtask.priority,
+            workspace=str(self._job.folder / subtask.id),
+        )
 
     async def _stop(self, command: StopAttempt) -> None:
         """Interrupt the attempt; an agent that does not obey in time is ended."""
@@ -298,7 +353,10 @@ class Engine:
     def _judged(self, agent_id: str, done: messages.AttemptDone) -> AttemptFinished:
         live = self._live.get((done.subtask_id, done.attempt))
         execution_time = live.execution_time if live else 0.0
-        return self._results.judge(agent_id, done, execution_time)
+        usage = self._claude.usage_of(done.subtask_id, done.attempt)
+        return self._results.judge(
+            agent_id, done, execution_time=execution_time, usage=usage
+        )
 
     def _recall(self, history: Iterable[Recorded]) -> list[CutOff]:
         """Take in what is recorded; return the attempts that it leaves open."""
@@ -307,7 +365,10 @@ class Engine:
             match recorded.event:
                 case AttemptStarted() as begun:
                     cut_off = CutOff(
-                        started=begun, error=_OWNER_GONE, since=recorded.at
+                        started=begun,
+                        error=_OWNER_GONE,
+                        since=recorded.at,
+                        usage=self._claude.usage_of(begun.subtask_id, begun.attempt),
                     )
                     open_attempts[begun.subtask_id, begun.attempt] = cut_off
                 case AttemptFinished() as ended:

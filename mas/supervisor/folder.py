@@ -13,8 +13,8 @@ INPUTS_FOLDER = ".inputs"
 """In the task's folder; no subtask's folder starts with a dot."""
 
 
-def check_request(description: str, inputs: Sequence[Path], config: Config) -> None:
-    """Raise for a task that cannot be meant or cannot be worked on here."""
+def check_request(description: str, inputs: Sequence[Path]) -> None:
+    """Raise for a task that cannot be meant."""
     size = len(description.encode(errors="replace"))
     if not description.strip():
         raise UsageError("the task is empty", hint='say what to do: mas run "…"')
@@ -28,12 +28,14 @@ def check_request(description: str, inputs: Sequence[Path], config: Config) -> N
     if "\0" in description:
         raise UsageError("the task holds a NUL character", hint="take it out")
     _check_inputs(inputs)
-    check_ready(config)
 
 
-def check_ready(config: Config) -> None:
-    """Raise where no agent could work: without credentials, or a place for files."""
-    if not config.credentials.found:
+def check_ready(config: Config, *, asks_claude: bool) -> None:
+    """Raise where no agent could work: without credentials, or a place for files.
+
+    ``asks_claude``: Claude itself answers, not a script or a recording.
+    """
+    if asks_claude and not config.credentials.found:
         raise NotReadyError(
             "no credentials for Claude were found",
             hint="set ANTHROPIC_API_KEY, or see mas work without one: mas demo",

@@ -11,19 +11,22 @@ from mas.core.events import (
     AgentLost,
     AgentReady,
     Event,
+    Noticed,
     Recorded,
     SchedulerInput,
     TaskFinished,
     TaskSuspended,
     Waiting,
 )
-from mas.model import LogRecord
+from mas.model import LogRecord, Usage
 from mas.supervisor.board import BoardWriter
 from mas.supervisor.engine import Engine
 from mas.supervisor.logs import LogWriter
 from mas.supervisor.services import Services
 from mas.wire import messages
 
+SUPERVISOR = "supervisor"
+"""The ``agent_id`` of what the supervisor itself logs."""
 _CLOSING_DEADLINE_S = 2.0
 
 
@@ -100,9 +103,38 @@ class Relay:
         elif self._engine:
             self._engine.received(agent_id, message)
 
-    def wait_for(self, reason: str) -> None:
+    def wait_for(self, reason: str, *, until: datetime | None = None) -> None:
         """Show what is waited for; nothing any more where ``reason`` is empty."""
-        self.show_now(Waiting(reason=reason))
+        self.show_now(Waiting(reason=reason, until=until))
+
+    def noticed(self, text: str) -> None:
+        """Show what a person should know, and log it."""
+        self.show_now(Noticed(text=text))
+        self.log("warning", text)
+
+    def log(self, level: str, message: str, subtask_id: str | None = None) -> None:
+        """Log something of the supervisor's own."""
+        if self._logs:
+            self._logs.add(
+                LogRecord(
+                    at=datetime.now(UTC),
+                    agent_id=SUPERVISOR,
+                    level=level,
+                    message=message,
+                    task_id=self.task_id if self._engine else None,
+                    subtask_id=subtask_id,
+                )
+            )
+
+    def used(self, subtask_id: str, attempt: int, usage: Usage) -> None:
+        """An attempt's calls of Claude took so much, all together."""
+        if self._engine:
+            self._engine.used(subtask_id, attempt, usage)
+
+    def held(self, subtask_id: str, attempt: int, is_held: bool) -> None:
+        """An attempt waits for its turn at Claude, or does not any more."""
+        if self._engine:
+            self._engine.held(subtask_id, attempt, is_held)
 
     def show_now(self, event: Event) -> None:
         """Show what is not recorded."""

@@ -24,7 +24,7 @@ class CutOff(Struct, frozen=True, kw_only=True):
     """Why nothing more will be heard of it."""
     execution_time: float = 0.0
     usage: Usage = NO_USAGE
-    """As last heard."""
+    """By the ledger."""
     since: datetime | None = None
     """When it began, where ``execution_time`` is not known."""
 
@@ -68,7 +68,12 @@ class Results:
         return aggregate(self._plan, self._outputs, statuses, self._files())
 
     def judge(
-        self, agent_id: str, done: messages.AttemptDone, execution_time: float
+        self,
+        agent_id: str,
+        done: messages.AttemptDone,
+        *,
+        execution_time: float,
+        usage: Usage,
     ) -> AttemptFinished:
         """Decide what an attempt came to. Only here does a result count."""
         output, failure, error = None, done.failure, done.error
@@ -96,7 +101,7 @@ class Results:
             error=error,
             failure=failure,
             execution_time=execution_time,
-            usage=done.usage,
+            usage=usage,
         )
 
     def judge_left(self, attempt: CutOff) -> AttemptFinished:

@@ -2,66 +2,72 @@
 
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
 from anyio import to_thread
+from msgspec import structs
 
 from mas.config import Config
 from mas.core.events import (
     CancelRequested,
-    PlanAccepted,
     Recorded,
     SuspendTask,
     TaskCreated,
     TaskFinished,
-    TaskResumed,
     TaskSuspended,
     fact_of,
 )
 from mas.core.scheduler import Scheduler
-from mas.errors import MasError, OutageError, OwnershipLostError, StoreError
-from mas.model import Plan, Status, Task
-from mas.store.agents_db import task_schema
+from mas.errors import MasError, OutageError, StoreError
+from mas.gateway.exchange import Upstream
+from mas.gateway.forward import forwarding
+from mas.model import Status, Task
 from mas.store.commands import watch_cancel
 from mas.supervisor.agents import agent_configuration
-from mas.supervisor.engine import Engine, Job
+from mas.supervisor.breaking import broken_off, cause_of
+from mas.supervisor.claude import NOBODY, Allowance, Claude, open_claude
+from mas.supervisor.engine import Engine, Job, job_of
 from mas.supervisor.folder import (
-    INPUTS_FOLDER,
     check_ready,
     check_request,
     copy_inputs,
     remove_folder,
 )
 from mas.supervisor.journal import Journal
+from mas.supervisor.planning import plan
 from mas.supervisor.pool import AGENT_MODULE, AgentPool
 from mas.supervisor.relay import Relay
 from mas.supervisor.services import Services, open_services
 from mas.supervisor.takeover import (
     Inheritance,
+    allowance_of,
+    calls_of_former_runs,
+    clear_board,
     find_unowned,
     owner_name,
+    resumed_by,
     take_over,
 )
 
 _CLOSING_DEADLINE_S = 2.0
 _NOTHING_RECORDED = "nothing was recorded yet"
 
-_Error = TypeVar("_Error", bound=Exception)
 Outcome = TaskFinished | TaskSuspended
+OpenUpstream = Callable[[], AbstractAsyncContextManager[Upstream]]
 _Work = Callable[[Services, AgentPool], Awaitable[Outcome]]
 
 
 class Supervisor:
     """Runs one task; ``show`` gets every event as soon as it is durable.
 
-    ``recall`` gets the facts of former runs when a task is gone on with. ``script`` is
-    the name under which the task's first fact says who plays Claude.
+    ``recall`` gets the facts of former runs when a task is gone on with. ``upstream``
+    opens what answers in Claude's place, and ``script`` is the name under which the
+    task's first fact says what that is.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Supervisor:
         show: Callable[[Recorded], None],
         *,
         recall: Callable[[Recorded], None] = lambda recorded: None,
+        upstream: OpenUpstream | None = None,
         script: str | None = None,
         agent_module: str = AGENT_MODULE,
     ) -> None:
@@ -78,6 +85,7 @@ class Supervisor:
         self._config = config
         self._relay = Relay(self.task_id, show)
         self._recall = recall
+        self._upstream = upstream
         self._script = script
         self._agent_module = agent_module
         self.opened = anyio.Event()
@@ -88,7 +96,8 @@ class Supervisor:
         self._journal: Journal | None = None
         self._is_recorded = False
         self._work = anyio.CancelScope()
-        self._interruption: str | None = None
+        self._stop: TaskSuspended | None = None
+        self._claude: Claude | None = None
 
     @property
     def folder(self) -> Path:
@@ -97,7 +106,10 @@ class Supervisor:
 
     def interrupt(self, reason: str) -> None:
         """Stop cleanly and keep the task: ``run`` returns ``TaskSuspended``."""
-        self._interruption = reason
+        self._stop_for(TaskSuspended(reason=reason, hint="", interrupted=True))
+
+    def _stop_for(self, suspended: TaskSuspended) -> None:
+        self._stop = self._stop or suspended
         if self._services:
             self._services.store.limit_outage(_CLOSING_DEADLINE_S)
         if self._agents:
@@ -111,29 +123,34 @@ class Supervisor:
         no process that it started is left, but for the shared keeper.
         """
         inputs = [path.resolve() for path in inputs]
-        check_request(description, inputs, self._config)
+        check_request(description, inputs)
+        check_ready(self._config, asks_claude=self._upstream is None)
         return await self._supervise(partial(self._begin, description, inputs))
 
-    async def resume(self, task: str) -> Outcome:
+    async def resume(self, task: str, allowance: Allowance | None = None) -> Outcome:
         """Go on with a task whose owner is gone, from its journal alone.
 
-        ``task`` is an id, the beginning of one, or ``-``. UsageError where there is
-        nothing to go on with. Otherwise as ``run``.
+        ``task`` is an id, the beginning of one, or ``-``. What ``allowance`` leaves
+        open is as it was. UsageError where there is nothing to go on with, BudgetError
+        where it may use no more than it has used. Otherwise as ``run``.
         """
-        check_ready(self._config)
+        check_ready(self._config, asks_claude=self._upstream is None)
         self.task_id = self._relay.task_id = task
         self._is_recorded = True
-        return await self._supervise(partial(self._go_on, task))
+        work = partial(self._go_on, task, allowance or Allowance())
+        return await self._supervise(work)
 
     async def cancel(self, task: str, reason: str) -> Outcome:
         """End a task whose owner is gone as cancelled; no agent is started."""
         async with open_services(self._config, on_outage=self._outage) as services:
             self._services = services
-            ours = await self._adopt(task, services, needs_folder=False)
-            job = self._job(ours.created, ours.plan)
-            self._relay.feed(CancelRequested(reason))
-            idle = self._pool(services)
-            return await self._execute(services, idle, job, ours.recorded)
+            ours = await self._take(task, services, needs_folder=False)
+            async with self._open_claude(services, NOBODY) as claude:
+                await self._adopt(ours, services, Allowance(), works=False)
+                job = job_of(self.task_id, ours.created, ours.plan)
+                self._relay.feed(CancelRequested(reason))
+                idle = self._pool(services, claude.url)
+                return await self._execute(services, idle, job, ours.recorded)
 
     async def _supervise(self, work: _Work) -> Outcome:
         """Do the work with all that it needs running around it."""
@@ -141,10 +158,27 @@ class Supervisor:
         async with open_services(self._config, on_outage=self._outage) as services:
             self._services = services
             self.opened.set()
-            return await self._with_agents(services, work)
+            opened = self._upstream or partial(forwarding, self._config.credentials)
+            async with (
+                opened() as upstream,
+                self._open_claude(services, upstream) as claude,
+            ):
+                return await self._with_agents(services, claude, work)
 
-    async def _with_agents(self, services: Services, work: _Work) -> Outcome:
-        pool = self._agents = self._pool(services)
+    @asynccontextmanager
+    async def _open_claude(
+        self, services: Services, upstream: Upstream
+    ) -> AsyncIterator[Claude]:
+        async with open_claude(
+            self._config, upstream, services.log_store, self._relay, self._suspended
+        ) as claude:
+            self._claude = claude
+            yield claude
+
+    async def _with_agents(
+        self, services: Services, claude: Claude, work: _Work
+    ) -> Outcome:
+        pool = self._agents = self._pool(services, claude.url)
         outcome: Outcome | None = None
         failure: MasError | ExceptionGroup[Exception] | None = None
         try:
@@ -165,11 +199,13 @@ class Supervisor:
         assert outcome is not None
         return outcome
 
-    def _pool(self, services: Services) -> AgentPool:
+    def _pool(self, services: Services, claude_url: str) -> AgentPool:
         return AgentPool(
             self._config,
             self.id,
-            configure=partial(agent_configuration, self._config, self.id, services),
+            configure=partial(
+                agent_configuration, self._config, self.id, services, claude_url
+            ),
             changed=self._relay.agent_changed,
             received=self._relay.received,
             module=self._agent_module,
@@ -183,16 +219,18 @@ class Supervisor:
             with self._work:
                 return await work(services, pool)
         except (OutageError, ExceptionGroup) as error:
-            outage = _cause(error, OutageError)
+            outage = cause_of(error, OutageError)
             if outage is None or self._journal is None:
                 raise
         if self._engine and self._engine.finished:
             return self._engine.finished  # the interruption came too late
-        suspended = TaskSuspended(
-            reason=self._interruption or (outage.message if outage else "stopped"),
-            hint=self._resume_hint() if self._is_recorded else _NOTHING_RECORDED,
-            interrupted=self._interruption is not None,
+        suspended = self._stop or TaskSuspended(
+            reason=outage.message if outage else "stopped", hint=""
         )
+        if not self._is_recorded:
+            suspended = structs.replace(suspended, hint=_NOTHING_RECORDED)
+        elif not suspended.hint:
+            suspended = structs.replace(suspended, hint=self._resume_hint())
         if outage is None and self._journal:
             return await self._suspend(suspended)
         self._relay.show_now(suspended)
@@ -206,8 +244,22 @@ class Supervisor:
         pool: AgentPool,
     ) -> Outcome:
         try:
+            claude, limits = self._way_to_claude, self._config.limits
+            allowance = Allowance(usd=limits.budget_usd, tokens=limits.budget_tokens)
+            await claude.begin(self.task_id, allowance)
+            claude.check_budget(self.task_id)
             self._relay.wait_for("the plan")
-            created, accepted = await self._plan(description, inputs)
+            accepted = await plan(
+                self.task_id, description, inputs, self._config, claude
+            )
+            created = TaskCreated(
+                description=description,
+                inputs=tuple(path.name for path in inputs),
+                folder=str(self.folder),
+                script=self._script,
+                budget_usd=allowance.usd,
+                budget_tokens=allowance.tokens,
+            )
             await to_thread.run_sync(copy_inputs, inputs, self.folder)
             now = datetime.now(UTC)
             task = Task(
@@ -232,70 +284,47 @@ class Supervisor:
             )
         for record in recorded:
             self._relay.show(record)
-        job = self._job(created, accepted.plan)
+        job = job_of(self.task_id, created, accepted.plan)
         return await self._execute(services, pool, job)
 
-    async def _plan(
-        self, description: str, inputs: Sequence[Path]
-    ) -> tuple[TaskCreated, PlanAccepted]:
-        # Over a second of CPU to import, so not before the agents have been started.
-        planner = await to_thread.run_sync(
-            import_module, "mas.planner", abandon_on_cancel=True
-        )
-        planned = await planner.plan_task(description, inputs, self._config)
-        created = TaskCreated(
-            description=description,
-            inputs=tuple(path.name for path in inputs),
-            folder=str(self.folder),
-            script=self._script,
-        )
-        return created, PlanAccepted(
-            plan=planned.plan, warning=planned.warning, usage=planned.usage
-        )
-
-    async def _go_on(self, task: str, services: Services, pool: AgentPool) -> Outcome:
-        ours = await self._adopt(task, services, needs_folder=True)
+    async def _go_on(
+        self, task: str, allowance: Allowance, services: Services, pool: AgentPool
+    ) -> Outcome:
+        ours = await self._take(task, services, needs_folder=True)
+        await self._adopt(ours, services, allowance, works=True)
         await services.create_task_schema(self.task_id)
-        job = self._job(ours.created, ours.plan)
+        job = job_of(self.task_id, ours.created, ours.plan)
         return await self._execute(services, pool, job, ours.recorded)
 
-    async def _adopt(
+    async def _take(
         self, task: str, services: Services, *, needs_folder: bool
     ) -> Inheritance:
-        """Own a task that nobody works on, and record that."""
-        found = await find_unowned(services.store, task)
-        ours = await take_over(
-            services.store, found, self.id, needs_folder=needs_folder
-        )
+        """Own a task that nobody works on."""
+        store = services.store
+        found = await find_unowned(store, task)
+        ours = await take_over(store, found, self.id, needs_folder=needs_folder)
         self.task_id = self._relay.task_id = found.id
-        await self._clear_board(services, ours)
+        await clear_board(services.board, ours.former, report=self._relay.wait_for)
+        return ours
+
+    async def _adopt(
+        self, ours: Inheritance, services: Services, given: Allowance, *, works: bool
+    ) -> None:
+        """Record that we go on with it, and with what budget; ``works``: Claude too."""
+        claude = self._way_to_claude
+        allowance = allowance_of(ours.recorded, given, self._config.limits)
+        calls = await calls_of_former_runs(services.log_store, self.task_id)
+        await claude.begin(self.task_id, allowance, calls)
+        if works:
+            claude.check_budget(self.task_id)
         for recorded in ours.recorded:
             self._recall(recorded)
         self._journal = Journal(
-            services.store, found.id, epoch=ours.epoch, seq=len(ours.recorded)
+            services.store, self.task_id, epoch=ours.epoch, seq=len(ours.recorded)
         )
-        resumed = TaskResumed(owner=owner_name(self.id), epoch=ours.epoch)
+        resumed = resumed_by(self.id, ours.epoch, allowance)
         for recorded in await self._journal.append([resumed]):
             self._relay.show(recorded)
-        return ours
-
-    async def _clear_board(self, services: Services, ours: Inheritance) -> None:
-        try:
-            for supervisor in ours.former:
-                await services.board.remove_all_of(supervisor)
-        except StoreError as error:
-            self._relay.wait_for(f"{error.message}; the work goes on without")
-
-    def _job(self, created: TaskCreated, plan: Plan) -> Job:
-        folder = Path(created.folder)
-        return Job(
-            task_id=self.task_id,
-            description=created.description,
-            plan=plan,
-            folder=folder,
-            inputs_dir=folder / INPUTS_FOLDER if created.inputs else None,
-            database_schema=task_schema(self.task_id),
-        )
 
     async def _execute(
         self,
@@ -319,6 +348,7 @@ class Supervisor:
             ),
             journal=self._journal,
             pool=pool,
+            claude=self._way_to_claude,
             show=self._relay.show,
             stop_grace_s=self._config.supervisor.shutdown_grace_s,
             history=history,
@@ -353,23 +383,20 @@ class Supervisor:
     def _show_failure(self, failure: MasError | ExceptionGroup[Exception]) -> None:
         """A run that was recorded ends with a word on why it stops."""
         if self._journal is not None:
-            cause = _cause(failure, MasError)
-            told = cause.message if cause else "it broke off"
-            lost = isinstance(cause, OwnershipLostError)
-            hint = cause.hint if cause and lost else self._resume_hint()
-            self._relay.show_now(TaskSuspended(reason=told, hint=hint))
+            self._relay.show_now(broken_off(failure, hint=self._resume_hint()))
+
+    @property
+    def _way_to_claude(self) -> Claude:
+        assert self._claude is not None
+        return self._claude
+
+    def _suspended(self, reason: str, hint: str) -> None:
+        """Claude is asked nothing any more: stop, and keep all for later."""
+        hint = hint.format(task=self.task_id)
+        self._stop_for(TaskSuspended(reason=reason, hint=hint))
 
     def _resume_hint(self) -> str:
         return f"go on with mas resume {self.task_id}"
 
     def _outage(self, reason: str | None) -> None:
         self._relay.wait_for(reason or "")
-
-
-def _cause(error: Exception, kind: type[_Error]) -> _Error | None:
-    """The first error of this kind, however many task groups are around it."""
-    if isinstance(error, kind):
-        return error
-    if isinstance(error, ExceptionGroup):
-        return next((it for e in error.exceptions if (it := _cause(e, kind))), None)
-    return None

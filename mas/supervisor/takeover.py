@@ -2,16 +2,25 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from anyio import to_thread
 from msgspec import Struct
 
+from mas.config import Limits
 from mas.core.events import PlanAccepted, Recorded, TaskCreated, TaskResumed
-from mas.errors import MasError, NotReadyError, UsageError, task_finished
-from mas.model import Plan, Task
+from mas.errors import (
+    MasError,
+    NotReadyError,
+    StoreError,
+    UsageError,
+    task_finished,
+)
+from mas.model import ModelCall, Plan, Task
 from mas.store.postgres import TaskStore
+from mas.store.redis import AgentBoard
+from mas.supervisor.claude import Allowance
 from mas.supervisor.processes import remove_all_of
 
 
@@ -88,6 +97,51 @@ def _beginning(
         f"the journal of the task {task.id} does not begin with its plan",
         hint="start the task anew; please report this",
     )
+
+
+def allowance_of(
+    recorded: Sequence[Recorded], given: Allowance, limits: Limits
+) -> Allowance:
+    """What the task may use: as given now, else as it was told last, else in mas.toml.
+
+    The flags of a former run hold until they are given anew: a task with a budget does
+    not lose it by going on.
+    """
+    told = Allowance()
+    for it in recorded:
+        if isinstance(it.event, TaskCreated | TaskResumed):
+            told = Allowance(usd=it.event.budget_usd, tokens=it.event.budget_tokens)
+    return Allowance(
+        usd=given.usd or told.usd or limits.budget_usd,
+        tokens=given.tokens or told.tokens or limits.budget_tokens,
+    )
+
+
+async def calls_of_former_runs(store: TaskStore, task_id: str) -> list[ModelCall]:
+    """What former runs asked of Claude; what they left open is closed."""
+    await store.close_open_calls(task_id)
+    return await store.calls(task_id)
+
+
+def resumed_by(supervisor_id: str, epoch: int, allowance: Allowance) -> TaskResumed:
+    """The fact that this supervisor goes on with a task."""
+    return TaskResumed(
+        owner=owner_name(supervisor_id),
+        epoch=epoch,
+        budget_usd=allowance.usd,
+        budget_tokens=allowance.tokens,
+    )
+
+
+async def clear_board(
+    board: AgentBoard, supervisors: Iterable[str], *, report: Callable[[str], None]
+) -> None:
+    """Take the agents of supervisors that are gone off the board."""
+    try:
+        for supervisor in supervisors:
+            await board.remove_all_of(supervisor)
+    except StoreError as error:
+        report(f"{error.message}; the work goes on without")
 
 
 def _check_folder(task: Task, created: TaskCreated) -> None:

@@ -77,6 +77,7 @@ from mas.testing.request import Request
 from mas.testing.script import Conversation, Script, ScriptError, planner
 from mas.testing.server import ScriptedClaude
 from mas.testing.turns import Block, Fault, Turn, TurnLike, plan, text, tool_use
+from mas.testing.upstream import ScriptedUpstream
 
 __all__ = [
     "Block",
@@ -86,6 +87,7 @@ __all__ = [
     "Script",
     "ScriptError",
     "ScriptedClaude",
+    "ScriptedUpstream",
     "Turn",
     "TurnLike",
     "plan",

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from mas.model import FailureKind, Subtask, Usage
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class _Message(Struct, frozen=True, kw_only=True, tag_field="t", omit_defaults=True):
@@ -28,8 +28,8 @@ class ClaudeSettings(Struct, frozen=True, kw_only=True):
     max_turns: int
     inactivity_timeout_s: float
     config_dir: str
-    environment: dict[str, str]
-    """Credentials and address for the CLI's environment, and for it alone."""
+    base_url: str
+    """The gateway: the only Claude that an agent knows."""
 
 
 class ServiceSettings(Struct, frozen=True, kw_only=True):
@@ -78,6 +78,8 @@ class RunAttempt(_Message, frozen=True, kw_only=True, tag="run_attempt"):
     """Absolute path of the subtask's folder."""
     database_schema: str
     """The task's schema in the agents' database."""
+    token: str
+    """Lets this attempt's model calls through the gateway, and nothing else."""
     dependencies: tuple[DependencyResult, ...] = ()
     previous_attempts: tuple[PreviousAttempt, ...] = ()
     resumes: bool = False
@@ -95,11 +97,20 @@ class StopAttempt(_Message, frozen=True, kw_only=True, tag="stop_attempt"):
     reason: str
 
 
+class HoldAttempt(_Message, frozen=True, kw_only=True, tag="hold_attempt"):
+    """The attempt waits for its turn at Claude, or does not any more: that silence is
+    no reason to give it up."""
+
+    subtask_id: str
+    attempt: int
+    is_held: bool
+
+
 class Shutdown(_Message, frozen=True, kw_only=True, tag="shutdown"):
     pass
 
 
-ToAgent = Configure | RunAttempt | StopAttempt | Shutdown
+ToAgent = Configure | RunAttempt | StopAttempt | HoldAttempt | Shutdown
 
 
 class Hello(_Message, frozen=True, kw_only=True, tag="hello"):

@@ -1,5 +1,6 @@
 """A turn on the wire: the stream carries exactly the message."""
 
+import itertools
 import json
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mas.gateway.sse import Event, encode, error, events
+from mas.gateway.assembly import Assembly, with_ids, without_ids
+from mas.gateway.sse import Reader, beginning, encode, error, events
 from mas.testing import Turn, text, tool_use
 from mas.testing.message import message
+from tests.gateway.taping import assembled
 
 IDS = "0123456789abcdef01230001"
 
@@ -23,7 +26,10 @@ blocks = st.lists(
     | st.dictionaries(st.text(min_size=1, max_size=8), json_values, max_size=3).map(
         lambda arguments: {"type": "tool_use", "name": "T", "input": arguments}
     )
-    | st.just({"type": "thinking", "thinking": "hm", "signature": "s"}),
+    | st.text(max_size=60).map(
+        lambda words: {"type": "thinking", "thinking": words, "signature": "s"}
+    )
+    | st.just({"type": "redacted_thinking", "data": "x"}),
     max_size=4,
 )
 
@@ -33,37 +39,12 @@ def built(*content: dict[str, Any], **options: Any) -> dict[str, Any]:
     return message(turn, model="claude-x", ids=IDS, request_size=400)
 
 
-def assembled(stream: list[Event]) -> dict[str, Any]:
-    """Put the message together again, as a client does."""
-    whole: dict[str, Any] = {}
-    parts: dict[int, str] = {}
-    for _, data, _ in stream:
-        match data["type"]:
-            case "message_start":
-                whole = {**data["message"], "content": []}
-            case "content_block_start":
-                whole["content"].append(dict(data["content_block"]))
-                parts[data["index"]] = ""
-            case "content_block_delta":
-                delta = data["delta"]
-                parts[data["index"]] += delta.get("text", delta.get("partial_json"))
-            case "message_delta":
-                whole |= data["delta"]
-                whole["usage"] = data["usage"]
-    for index, block in enumerate(whole["content"]):
-        if block["type"] == "text":
-            block["text"] = parts[index]
-        elif block["type"] == "tool_use":
-            block["input"] = json.loads(parts[index])
-    return whole
-
-
 @settings(max_examples=60, deadline=None)
 @given(blocks)
 def test_a_stream_carries_the_message(content: list[dict[str, Any]]) -> None:
     whole = built(*content)
 
-    assert assembled(list(events(whole))) == whole
+    assert assembled(event.data for event in events(whole)) == whole
 
 
 @settings(max_examples=40, deadline=None)
@@ -130,3 +111,174 @@ def test_an_error_has_the_form_and_the_word_of_the_api(status: int, kind: str) -
     body = error(status, "no")
 
     assert body == {"type": "error", "error": {"type": kind, "message": "no"}}
+
+
+def cut_up(data: bytes, places: list[int]) -> list[bytes]:
+    """The data in chunks, cut at these places."""
+    bounds = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(blocks, st.lists(st.integers(0, 10_000), max_size=20), st.booleans())
+def test_a_stream_is_put_together_however_it_is_cut(
+    content: list[dict[str, Any]], places: list[int], has_returns: bool
+) -> None:
+    whole = built(*content)
+    data = b"".join(map(encode, events(whole)))
+    if has_returns:
+        data = data.replace(b"\n", b"\r\n")
+    assembly = Assembly()
+
+    for chunk in cut_up(data, places):
+        assert not assembly.is_complete
+        assembly.feed(chunk)
+
+    assert assembly.is_complete
+    assert not assembly.has_open_block
+    assert assembly.message == whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(blocks.filter(bool), st.integers(0, 10_000))
+def test_what_was_cut_off_is_played_as_far_as_it_came(
+    content: list[dict[str, Any]], place: int
+) -> None:
+    stream = list(events(built(*content)))[:-2]
+    stream = stream[: 1 + place % len(stream)]
+    first = fed(*map(encode, stream))
+    assert first.message is not None
+
+    again = beginning(first.message, open_block=first.has_open_block)
+    second = fed(*map(encode, again))
+
+    assert second.message == first.message
+    assert second.has_open_block == first.has_open_block
+    assert not second.is_complete
+
+
+def fed(*chunks: bytes) -> Assembly:
+    assembly = Assembly()
+    for chunk in chunks:
+        assembly.feed(chunk)
+    return assembly
+
+
+def raw(*datas: dict[str, Any] | str) -> bytes:
+    written = (each if isinstance(each, str) else json.dumps(each) for each in datas)
+    return b"".join(f"data: {data}\n\n".encode() for data in written)
+
+
+HEAD = {"id": "msg_1", "stop_reason": None, "usage": {"a": 1, "output_tokens": 1}}
+START = {"type": "message_start", "message": HEAD}
+
+
+def deltas(start: dict[str, Any], *each: dict[str, Any]) -> bytes:
+    return raw(
+        START,
+        {"type": "content_block_start", "index": 0, "content_block": start},
+        *({"type": "content_block_delta", "index": 0, "delta": d} for d in each),
+    )
+
+
+def test_comments_other_fields_and_data_of_many_lines_are_read() -> None:
+    reader = Reader()
+    data = b': hello\nid: 7\nretry: 3\nevent: x\ndata:{"a":\ndata: 1}\n\n\n\n'
+
+    assert list(reader.feed(data)) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("data", ["{", "[]", "7", "\xff", "[" * 100_000])
+def test_what_is_no_event_is_told_from_one(data: str) -> None:
+    assert list(Reader().feed(f"data: {data}\n\n".encode())) == [None]
+
+    assembly = fed(raw(START, data, {"type": "message_stop"}))
+    assert assembly.has_garbage
+    assert not assembly.is_complete
+
+
+def test_an_event_that_ends_the_stream_is_kept() -> None:
+    failure = error(529)
+    assembly = fed(raw(START, failure))
+
+    assert assembly.error == failure
+    assert assembly.message == {**HEAD, "content": []}
+
+
+@pytest.mark.parametrize(
+    "written",
+    ['{"a": ', "[]", '{"a": NaN}', '{"a": 1e999}', '{"a":' * 50_000, "x"],
+)
+def test_an_input_that_is_no_object_is_kept_as_it_was_written(written: str) -> None:
+    start = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {}}
+    first = fed(deltas(start, {"type": "input_json_delta", "partial_json": written}))
+    assert first.message is not None
+
+    second = fed(*map(encode, beginning(first.message, open_block=True)))
+
+    (block,) = first.message["content"]
+    assert block == {**start, "partial_json": written}
+    assert second.message == first.message
+
+
+def test_deltas_of_other_kinds_are_not_lost() -> None:
+    start = {"type": "text", "text": "So ", "citations": None}
+    new = {"type": "novelty_delta", "novelty": 1}
+    first = fed(
+        deltas(
+            start,
+            {"type": "text_delta", "text": "it "},
+            {"type": "citations_delta", "citation": {"url": "u"}},
+            new,
+            {"type": "text_delta", "text": "is"},
+        )
+    )
+    assert first.message is not None
+
+    (block,) = first.message["content"]
+    assert block == {
+        "type": "text",
+        "text": "So it is",
+        "citations": [{"url": "u"}],
+        "deltas": [new],
+    }
+    second = fed(*map(encode, beginning(first.message, open_block=True)))
+    assert second.message == first.message
+
+
+def test_the_end_of_a_message_is_part_of_it() -> None:
+    end = {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn", "container": {"id": "c"}},
+        "usage": {"output_tokens": 3},
+        "context_management": {"applied_edits": []},
+    }
+
+    assert fed(raw(START, end)).message == {
+        "id": "msg_1",
+        "content": [],
+        "stop_reason": "end_turn",
+        "container": {"id": "c"},
+        "usage": {"a": 1, "output_tokens": 3},
+        "context_management": {"applied_edits": []},
+    }
+
+
+def test_what_refers_to_another_block_still_does_with_other_ids() -> None:
+    search = {"type": "server_tool_use", "id": "srvtoolu_9", "input": {}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_9"}
+    whole = built(search, found, tool_use("Bash") | {"id": "odd"})
+
+    kept = without_ids(whole)
+    again = with_ids(kept, "5eed")
+
+    assert "id" not in kept
+    assert [block.get("id") for block in kept["content"]] == [
+        "srvtoolu_0",
+        None,
+        "toolu_1",
+    ]
+    assert again["id"] == "msg_5eed"
+    assert again["content"][0]["id"] == again["content"][1]["tool_use_id"]
+    assert again["content"][2]["id"] == "toolu_5eed01"
+    assert without_ids(again) == kept

@@ -106,6 +106,7 @@ async def test_migrating_happens_once(database: Address) -> None:
     assert [tuple(row) for row in rows] == [
         (1, "0001_initial.sql"),
         (2, "0002_commands.sql"),
+        (3, "0003_model_calls.sql"),
     ]
 
 

@@ -15,9 +15,11 @@ from mas.cli.options import (
     json_option,
     plain_option,
     read_config,
+    record_option,
 )
 from mas.cli.resume import DEMO
 from mas.cli.supervise import Job, supervise
+from mas.cli.tape import Recording, recording
 from mas.config import DEFAULT_ROSTER, Claude, Config, Credentials, Limits
 from mas.demo.plan import task
 from mas.demo.script import THINKING_S, script
@@ -32,12 +34,17 @@ _WIDTH = 78
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@record_option
 @plain_option
 @json_option
 @config_option
 @debug_option
 def demo(
-    file: Path | None, plain: bool, as_json: bool, config_path: Path | None
+    file: Path | None,
+    record: Path | None,
+    plain: bool,
+    as_json: bool,
+    config_path: Path | None,
 ) -> int:
     """Run a whole pipeline on a scripted model: no key, no tokens.
 
@@ -57,17 +64,26 @@ def demo(
         description=task(path.name),
         script=DEMO,
     )
-    return anyio.run(
-        partial(play, config, path.name, job, plain=plain, as_json=as_json)
-    )
+    played = partial(play, config, path.name, job, plain=plain, as_json=as_json)
+    if record is None:
+        return anyio.run(played)
+    with recording(record, _for_the_script(config), job.description, [path]) as tape:
+        return tape.ended(anyio.run(partial(played, tape=tape)))
 
 
 async def play(
-    config: Config, file_name: str, job: Job, *, plain: bool, as_json: bool
+    config: Config,
+    file_name: str,
+    job: Job,
+    *,
+    plain: bool,
+    as_json: bool,
+    tape: Recording | None = None,
 ) -> int:
     """Do the job on the scripted model, for a table of this name."""
     claude = ScriptedUpstream(script(file_name), latency_s=THINKING_S)
-    played = structs.replace(job, upstream=lambda: nullcontext(claude))
+    asked = tape.of(claude) if tape else claude
+    played = structs.replace(job, upstream=lambda: nullcontext(asked))
     scripted = _for_the_script(config)
     code = await supervise(scripted, played, plain=plain, as_json=as_json)
     if claude.errors and code in _RAN_TO_THE_END:

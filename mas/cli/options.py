@@ -44,6 +44,14 @@ budget_tokens_option = click.option(
 )
 
 
+record_option = click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep every exchange with Claude in FILE, for --replay.",
+)
+
+
 def debug_option(command: Any) -> Any:
     """Accept --debug after the command's name too; ``main`` looks at the arguments."""
     return click.option(

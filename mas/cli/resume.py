@@ -28,6 +28,8 @@ from mas.supervisor.takeover import beginning, find_unowned
 
 DEMO = "demo"
 """The script that plays Claude in ``mas demo``."""
+REPLAY = "replay"
+"""What plays Claude in ``mas run --replay``."""
 
 
 @click.command()
@@ -93,7 +95,9 @@ async def _go_on(
         if created.script != DEMO or not created.inputs:
             raise MasError(
                 f"a script plays Claude in this task: {created.script}",
-                hint="only tasks of mas demo can be gone on with from here",
+                hint="start it anew: mas run --replay FILE"
+                if created.script == REPLAY
+                else "only tasks of mas demo can be gone on with from here",
             )
         # Scripted Claude is a web server: only this task needs it.
         demo = import_module("mas.cli.demo")

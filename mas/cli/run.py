@@ -1,12 +1,15 @@
 """``mas run``: the main job."""
 
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import click
+from msgspec import structs
 
 from mas.cli.options import (
     budget_option,
@@ -17,12 +20,17 @@ from mas.cli.options import (
     json_option,
     plain_option,
     read_config,
+    record_option,
 )
-from mas.cli.resume import go_on
+from mas.cli.resume import REPLAY, go_on
 from mas.cli.supervise import Job, supervise
+from mas.cli.tape import recording, replayed
+from mas.config import Config
 from mas.errors import UsageError
+from mas.gateway.exchange import Upstream
+from mas.gateway.forward import forwarding
 from mas.supervisor.claude import Allowance
-from mas.supervisor.folder import MAX_TASK_BYTES
+from mas.supervisor.folder import MAX_TASK_BYTES, check_ready, check_request
 
 
 @click.command()
@@ -39,6 +47,13 @@ from mas.supervisor.folder import MAX_TASK_BYTES
 @click.option("--max-subtasks", type=int, help="The largest plan that is accepted.")
 @budget_option
 @budget_tokens_option
+@record_option
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Run what was recorded there again: offline, no key, no tokens.",
+)
 @click.option("--timeout", type=float, help="Seconds for the whole task; 0 is none.")
 @plain_option
 @json_option
@@ -54,6 +69,8 @@ def run(
     max_subtasks: int | None,
     budget_usd: float | None,
     budget_tokens: int | None,
+    record: Path | None,
+    replay: Path | None,
     timeout: float | None,
     plain: bool,
     as_json: bool,
@@ -62,7 +79,7 @@ def run(
     """Plan TASK, run it on all agents and show it live.
 
     TASK is what you want, in a sentence or a page; - reads it from stdin. The end says
-    where every file is.
+    where every file is. With --replay it is the recorded one.
     """
     flags: dict[tuple[str, str], Any] = {
         ("claude", "model"): model,
@@ -74,19 +91,22 @@ def run(
         ("limits", "budget_tokens"): budget_tokens,
     }
     config = read_config(config_path, flags)
+    shown = partial(supervise, plain=plain, as_json=as_json)
     if resume is not None:
-        if task is not None or inputs:
-            raise UsageError(
-                "with --resume goes neither a new task nor an input",
-                hint="the task that is gone on with has its own; leave one of the two",
-            )
-        if planner_model is not None or max_subtasks is not None:
-            raise UsageError(
-                "with --resume goes neither --planner-model nor --max-subtasks",
-                hint="the task that is gone on with has its plan; leave them out",
-            )
+        given = {
+            "a new task": task,
+            "--input": inputs or None,
+            "--planner-model": planner_model,
+            "--max-subtasks": max_subtasks,
+            "--record": record,
+            "--replay": replay,
+        }
+        _check_alone("--resume", given, "the task that is gone on with has its own")
         allowance = Allowance(usd=budget_usd, tokens=budget_tokens)
         return go_on(config, resume, allowance, plain=plain, as_json=as_json)
+    if replay is not None:
+        _check_alone("--replay", {"--record": record}, "it is recorded already")
+        return _replay(config, replay, task, inputs, shown)
     if task is None:
         raise UsageError(
             "there is no task to run",
@@ -97,7 +117,47 @@ def run(
         work=lambda supervisor: supervisor.run(description, inputs),
         description=description,
     )
-    return anyio.run(partial(supervise, config, job, plain=plain, as_json=as_json))
+    if record is None:
+        return anyio.run(shown, config, job)
+    check_request(description, inputs)
+    check_ready(config, asks_claude=True)
+    with recording(record, config, description, inputs) as tape:
+
+        @asynccontextmanager
+        async def recorded() -> AsyncIterator[Upstream]:
+            async with forwarding(config.credentials) as claude:
+                yield tape.of(claude)
+
+        job = structs.replace(job, upstream=recorded)
+        return tape.ended(anyio.run(shown, config, job))
+
+
+def _replay(
+    config: Config,
+    path: Path,
+    task: str | None,
+    inputs: tuple[Path, ...],
+    shown: Callable[[Config, Job], Awaitable[int]],
+) -> int:
+    with replayed(path, inputs) as tape:
+        description = _from_stdin() if task == "-" else task or tape.task
+        tape.check_task(description)
+        job = Job(
+            work=lambda supervisor: supervisor.run(description, tape.inputs),
+            description=description,
+            upstream=tape.open,
+            script=REPLAY,
+        )
+        return tape.checked(anyio.run(shown, config, job))
+
+
+def _check_alone(flag: str, others: dict[str, Any], reason: str) -> None:
+    for name, value in others.items():
+        if value is not None:
+            raise UsageError(
+                f"with {flag} goes no {name.removeprefix('a ')}",
+                hint=f"{reason}; leave one of the two",
+            )
 
 
 def _from_stdin() -> str:

@@ -77,6 +77,11 @@ class Budget:
         self._today: date | None = None
 
     @property
+    def counts_usd(self) -> bool:
+        """Whether a limit is in US dollars."""
+        return self._limit_usd is not None or self._limit_usd_per_day is not None
+
+    @property
     def spent(self) -> Usage:
         """What ended and running calls have used, earlier runs included."""
         return sum(self._running.values(), self._spent)
@@ -142,7 +147,7 @@ class Budget:
             limits.append(_Limit("task_usd", usd, spent.cost_usd, name, used, hint))
         if (tokens := self._limit_tokens) is not None:
             name, used = f"the budget of {tokens:,} tokens", f"{spent.tokens:,}"
-            hint = "raise limits.budget_tokens, then go on with mas resume {task}"
+            hint = "go on with mas resume {task} --budget-tokens MORE"
             limits.append(_Limit("task_tokens", tokens, spent.tokens, name, used, hint))
         if (usd := self._limit_usd_per_day) is not None:
             today = self.spent_today_usd

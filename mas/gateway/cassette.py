@@ -177,6 +177,11 @@ class CassetteWriter:
             os.fsync(self._file.fileno())
         self._part.replace(self.path)
 
+    def discard(self) -> None:
+        """Nothing was worth keeping: leave no file."""
+        self._file.close()
+        self._part.unlink()
+
     def abandon(self) -> None:
         """Write no more; what is there stays, as an unfinished recording."""
         self._file.close()

@@ -41,12 +41,13 @@ class EventStream:
         self._line += part
         if len(self._line) > MAX_EVENT_BYTES:
             self._is_long = True
+            if self._line.startswith(b"data:"):
+                self._data_bytes = MAX_EVENT_BYTES + 1
             self._line = bytearray()
 
     def _end_line(self, found: list[bytes]) -> None:
         if self._is_long:
             self._is_long = False
-            self._data_bytes = MAX_EVENT_BYTES + 1
         else:
             line = bytes(self._line)
             self._line.clear()
@@ -67,5 +68,3 @@ class EventStream:
                 found.append(data[0] if len(data) == 1 else b"\n".join(data))
             self._data = []
             self._data_bytes = 0
-        elif len(line) > MAX_EVENT_BYTES:
-            self._data_bytes = MAX_EVENT_BYTES + 1

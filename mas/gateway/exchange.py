@@ -73,6 +73,11 @@ class Upstream(Protocol):
         """Whether Anthropic's own endpoint gives them, with its prompt cache."""
         ...
 
+    @property
+    def is_paid(self) -> bool:
+        """Whether its answers cost anything."""
+        ...
+
     def open(self, request: Request) -> AbstractAsyncContextManager[Response]:
         """Send the request; leaving the context ends the answer, wherever it is.
 

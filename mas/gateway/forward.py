@@ -86,6 +86,10 @@ class Forward:
         return f"{self._url.scheme}://{self._host}"
 
     @property
+    def is_paid(self) -> bool:
+        return True
+
+    @property
     def is_first_party(self) -> bool:
         """Whether it is Anthropic's own endpoint."""
         return self._url.host == httpx2.URL(FIRST_PARTY).host

@@ -172,7 +172,7 @@ class Meter:
         if self._is_stream:
             return
         if self.status >= 400:
-            self._error = self._error_body()
+            self._error = self._error_body() or self._error
             self._is_complete = complete
         elif not self._is_json:
             self._is_complete = complete
@@ -193,7 +193,7 @@ class Meter:
         try:
             event = _decode(data)
         except _UNREADABLE:
-            if _kind(data) in _KNOWN:
+            if _may_be_known(data):
                 self._note("an event could not be read")
             return
         match event.type:
@@ -271,12 +271,12 @@ class Meter:
         self._notes[words] = None
 
 
-def _kind(data: bytes) -> str:
-    """The type of an event that could not be read; of the known ones, if need be."""
+def _may_be_known(data: bytes) -> bool:
+    """Whether what could not be read is, or may be, an event that matters."""
     try:
-        return _decode_kind(data).type
+        return _decode_kind(data).type in _KNOWN
     except _UNREADABLE:
-        return "error"
+        return True
 
 
 def _words(error: _Error) -> str:

@@ -24,8 +24,10 @@ _MIN_ID_CHARS = 8
 _PLACEHOLDER = re.compile(
     r"\{(=*)(workspace|folder|task|task_hex|session|spilled [1-9]\d*)\}"
 )
-_SPILLED = re.compile(r"saved to:? (/[^\n]+?/tool-results/[\w.-]*\w)")
+_SPILLED = re.compile(r"/tool-results/[\w.-]*\w")
 """The file into which the CLI puts a result that is too long; its name is random."""
+_BEFORE_SPILLED = re.compile(r".*saved to:? (?=/)")
+_MAX_PATH_CHARS = 4_096
 
 
 class Secrets:
@@ -80,8 +82,17 @@ class Names(Struct, frozen=True, kw_only=True):
 
 def spilled(texts: Iterable[str]) -> tuple[str, ...]:
     """The files named in these results of tools, each once."""
-    found = (path for text in texts for path in _SPILLED.findall(text))
+    found = (path for text in texts for path in _spilled(text))
     return tuple(dict.fromkeys(found))
+
+
+def _spilled(text: str) -> Iterator[str]:
+    for name in _SPILLED.finditer(text):
+        start = max(
+            text.rfind("\n", 0, name.start()) + 1, name.start() - _MAX_PATH_CHARS
+        )
+        if before := _BEFORE_SPILLED.match(text, start, name.start() + 1):
+            yield text[before.end() : name.end()]
 
 
 class Placeholders:
@@ -141,7 +152,6 @@ _DAY = r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? )?"
 _NOISE: Sequence[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern, re.DOTALL), instead)
     for pattern, instead in (
-        (r"<system-reminder>.*?</system-reminder>\s*", ""),
         (r"gitStatus:.*", ""),
         (r"\bcc_version=[\w.]+", "cc_version={version}"),
         (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "{uuid}"),
@@ -174,9 +184,23 @@ def without_noise(text: str) -> str:
 
     For comparing alone: a date that means something is noise here as well.
     """
+    text = "".join(_without_reminders(text))
     for pattern, instead in _NOISE:
         text = pattern.sub(instead, text)
     return text.strip()
+
+
+def _without_reminders(text: str) -> Iterator[str]:
+    # No pattern: one that looks for the end of each beginning takes for ever.
+    opening, closing = "<system-reminder>", "</system-reminder>"
+    at = 0
+    while (start := text.find(opening, at)) >= 0:
+        end = text.find(closing, start)
+        if end < 0:
+            break
+        yield text[at:start]
+        at = end + len(closing)
+    yield text[at:]
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -116,8 +116,16 @@ class Prices:
     or ``-latest``, and then by what begins with ``@`` or ``[``. The longest key counts.
     """
 
-    def __init__(self, prices: Mapping[str, Price], *, date: date, source: str) -> None:
+    def __init__(
+        self,
+        prices: Mapping[str, Price],
+        *,
+        date: date,
+        source: str,
+        otherwise: Price | None = None,
+    ) -> None:
         self._prices = dict(prices)
+        self._otherwise = otherwise
         self.date = date
         """When the table in the package was made."""
         self.source = source
@@ -151,6 +159,14 @@ class Prices:
             )
         return cls(prices, date=table.date, source=table.source)
 
+    @classmethod
+    def free(cls) -> "Prices":
+        """Every model costs nothing: for answers that nobody pays for."""
+        rates = Rates(
+            input=0, output=0, cache_read=0, cache_write_5m=0, cache_write_1h=0
+        )
+        return cls({}, date=date.min, source="", otherwise=Price(rates=rates))
+
     def of(self, model: str) -> Price | None:
         """What the model costs; None where that is not known."""
         exact = self._prices.get(model)
@@ -161,7 +177,7 @@ class Prices:
             for key in self._prices
             if model.startswith(key) and _VARIANT.fullmatch(model, len(key))
         ]
-        return self._prices[max(keys, key=len)] if keys else None
+        return self._prices[max(keys, key=len)] if keys else self._otherwise
 
 
 def _overriding(model: str, section: Mapping[str, float]) -> Rates:

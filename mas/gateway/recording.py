@@ -66,6 +66,11 @@ class Recorder:
         """See ``Upstream``."""
         return self._upstream.is_first_party
 
+    @property
+    def is_paid(self) -> bool:
+        """See ``Upstream``."""
+        return self._upstream.is_paid
+
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Response]:
         """See ``Upstream.open``."""

@@ -50,6 +50,11 @@ class Replay:
         """See ``Upstream``: nobody's prompt cache is warmed here."""
         return False
 
+    @property
+    def is_paid(self) -> bool:
+        """See ``Upstream``: what was paid for was paid then."""
+        return False
+
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Response]:
         """See ``Upstream.open``."""

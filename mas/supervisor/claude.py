@@ -61,6 +61,7 @@ class _Nobody:
     """The upstream of a run that asks Claude nothing."""
 
     is_first_party = False
+    is_paid = False
 
     def open(self, request: Request) -> AbstractAsyncContextManager[Response]:
         raise UpstreamError("this run asks Claude nothing")
@@ -92,7 +93,8 @@ class Claude:
         self._relay = relay
         self._suspended = suspended
         self._tasks = tasks
-        self._prices = Prices.load(_sections(config))
+        listed = Prices.load(_sections(config))
+        self._prices = listed if upstream.is_paid else Prices.free()
         self._server = LoopbackServer(self._answer, _listen(config.gateway.port))
         self._patience: Patience | None = None
         self._tokens: dict[tuple[str, int], str] = {}
@@ -152,8 +154,19 @@ class Claude:
         self._tasks.start_soon(ledger.write_forever)
 
     def check_budget(self, task_id: str) -> None:
-        """BudgetError where the task may use no more than it has used."""
+        """BudgetError where the task may use no more than it has used.
+
+        NotReadyError where its budget could not be kept.
+        """
         assert self._budget is not None, "begin comes first"
+        unpriced = [it for it in _models(self._config) if not self._prices.of(it)]
+        if unpriced and self._budget.counts_usd:
+            raise NotReadyError(
+                f"the price of {unpriced[0]} is not known, so a budget in US dollars "
+                "would not hold",
+                hint=f'add [prices."{unpriced[0]}"] to mas.toml, or give a budget in '
+                "tokens: --budget-tokens",
+            )
         refusal = self._budget.refusal(datetime.now().astimezone())
         if refusal is not None:
             raise BudgetError(refusal.reason, hint=refusal.hint.format(task=task_id))
@@ -312,6 +325,15 @@ def _listen(port: int) -> Any:
             f"the gateway cannot listen on port {port}: {error.strerror or error}",
             hint="choose another [gateway] port in mas.toml, or 0 for one that is free",
         ) from error
+
+
+def _models(config: Config) -> list[str]:
+    """Every model that is configured, each once."""
+    claude = config.claude
+    own = [spec.model for spec in config.roster if spec.model]
+    return list(
+        dict.fromkeys([claude.model, claude.planner_model or claude.model, *own])
+    )
 
 
 def _sections(config: Config) -> dict[str, dict[str, float]]:

@@ -31,6 +31,7 @@ class ScriptedUpstream:
     """Answers from a script; ``errors`` says what the script had no answer for."""
 
     is_first_party = False
+    is_paid = False
 
     def __init__(
         self,

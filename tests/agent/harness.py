@@ -28,6 +28,8 @@ from mas.wire.messages import (
 
 COMMAND = [sys.executable, "-m", "mas.agent", "--id", "agent_1"]
 DEADLINE_S = 30
+IMPATIENT = {"CLAUDE_CODE_MAX_RETRIES": "1"}
+"""For the environment of an agent whose CLI is to give up quickly."""
 
 M = TypeVar("M", bound=FromAgent)
 

@@ -42,6 +42,7 @@ def an_order(workspace: Path, **changes: Any) -> RunAttempt:
         "session_id": str(uuid.uuid4()),
         "workspace": str(workspace),
         "database_schema": "task_7f0c",
+        "token": "token-of-count-1",
     }
     return RunAttempt(**fields | changes)
 
@@ -66,7 +67,7 @@ def a_configuration(
         "max_turns": 20,
         "inactivity_timeout_s": 30.0,
         "config_dir": str(config_dir),
-        "environment": {},
+        "base_url": "http://127.0.0.1:9",
     }
     return Configure(
         supervisor="supervisor",

@@ -80,13 +80,26 @@ async def test_a_command_is_given_up_before_the_attempt(tmp_path: Path) -> None:
     assert int(options.env["BASH_DEFAULT_TIMEOUT_MS"]) == 9_000
 
 
-async def test_the_supervisor_may_change_the_environment_but_not_its_own_folder(
+async def test_a_session_reaches_the_gateway_with_a_token_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "internal.example")
+    options = await options_for(tmp_path, base_url="http://127.0.0.1:4711")
+    assert options.env["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:4711"
+    assert options.env["ANTHROPIC_API_KEY"] == an_order(tmp_path).token
+    # The gateway is on loopback, whatever proxy there is for the rest.
+    assert options.env["no_proxy"] == "internal.example,127.0.0.1"
+    assert options.env["CLAUDE_CONFIG_DIR"] == str(tmp_path / "config")
+
+
+async def test_what_agents_send_to_claude_differs_in_nothing_that_a_cache_would_share(
     tmp_path: Path,
 ) -> None:
-    environment = {"CLAUDE_CODE_STOP_HOOK_BLOCK_CAP": "1", "CLAUDE_CONFIG_DIR": "/x"}
-    options = await options_for(tmp_path, environment=environment)
-    assert options.env["CLAUDE_CODE_STOP_HOOK_BLOCK_CAP"] == "1"
-    assert options.env["CLAUDE_CONFIG_DIR"] == str(tmp_path / "config")
+    options = await options_for(tmp_path)
+    assert options.env["CLAUDE_CODE_ATTRIBUTION_HEADER"] == "0"
+    assert options.env["CLAUDE_CODE_STOP_HOOK_BLOCK_CAP"] == str(
+        module.STOP_HOOK_BLOCK_CAP
+    )
 
 
 async def test_the_gate_lets_a_right_result_pass(tmp_path: Path) -> None:

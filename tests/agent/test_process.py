@@ -51,7 +51,7 @@ async def busy_agent(
     with ScriptedClaude([Conversation("Count the things", turns)]) as claude:
         configuration = a_configuration(
             folder / "config",
-            environment=claude.environment,
+            base_url=claude.url,
             inactivity_timeout_s=inactivity_timeout_s,
         )
         async with agent(structs.replace(configuration, heartbeat_s=heartbeat_s)) as it:
@@ -258,9 +258,7 @@ async def test_stray_prints_never_break_frames(tmp_path: Path) -> None:
     write = f"cat > output/result.json <<'END'\n{result_json()}\nEND"
     turns: list[TurnLike] = [[tool_use("Bash", command=write)], "Done."]
     with ScriptedClaude([Conversation("Count the things", turns)]) as claude:
-        configuration = a_configuration(
-            tmp_path / "config", environment=claude.environment
-        )
+        configuration = a_configuration(tmp_path / "config", base_url=claude.url)
         path = str(tmp_path / "site")
         async with agent(configuration, {"PYTHONPATH": f"{path}:{Path.cwd()}"}) as it:
             done = await it.run(an_order(tmp_path / "count"))
@@ -283,9 +281,7 @@ async def test_nothing_secret_of_its_environment_reaches_a_command(
     write = f"cat > output/result.json <<'END'\n{result_json()}\nEND"
     turns: list[TurnLike] = [[tool_use("Bash", command=f"{show}\n{write}")], "Done."]
     with ScriptedClaude([Conversation("Count the things", turns)]) as claude:
-        configuration = a_configuration(
-            tmp_path / "config", environment=claude.environment
-        )
+        configuration = a_configuration(tmp_path / "config", base_url=claude.url)
         async with agent(configuration, secrets) as it:
             await it.run(an_order(tmp_path / "count"))
     output = tmp_path / "count" / "output"

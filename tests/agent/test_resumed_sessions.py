@@ -25,7 +25,7 @@ from mas.testing import (
     tool_use,
 )
 from mas.wire.messages import AttemptDone, Configure, PreviousAttempt, RunAttempt
-from tests.agent.harness import Agent, agent
+from tests.agent.harness import IMPATIENT, Agent, agent
 from tests.agent.orders import a_configuration, an_order, result_json
 from tests.support import until
 
@@ -52,8 +52,7 @@ def interrupted(request: Request) -> list[dict[str, Any]]:
 
 
 def configured(claude: ScriptedClaude, folder: Path, **changes: Any) -> Configure:
-    environment = claude.environment | {"CLAUDE_CODE_MAX_RETRIES": "1"}
-    return a_configuration(folder / "config", environment=environment, **changes)
+    return a_configuration(folder / "config", base_url=claude.url, **changes)
 
 
 def following(order: RunAttempt, error: str) -> RunAttempt:
@@ -117,7 +116,7 @@ async def test_a_passing_fault_is_borne_within_the_attempt(tmp_path: Path) -> No
         "cut": Fault.cut(),
         "cut-later": Fault.cut(after_events=4),
     }
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         for name, fault in faults.items():
             order = an_order(tmp_path / name)
             done, _ = await attempted(it, order, [FIRST, fault, LAST, "Done."])
@@ -133,7 +132,7 @@ async def test_a_lasting_fault_ends_the_attempt_and_the_next_goes_on(
         "cut": Fault.cut(times=None),
         "401": Fault.status(401, times=None),
     }
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         for name, fault in lasting.items():
             order = an_order(tmp_path / name)
             done, _ = await attempted(it, order, [FIRST, fault])
@@ -149,7 +148,7 @@ async def test_a_stream_that_hangs_ends_the_attempt_and_the_next_goes_on(
 ) -> None:
     order = an_order(tmp_path / "count")
     hanging: list[Step] = [FIRST, Fault.hang(after_events=3, times=None)]
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         done, _ = await attempted(it, order, hanging, inactivity_timeout_s=5.0)
         assert done.failure is FailureKind.INACTIVITY
         await completed(it, following(order, done.error or ""))
@@ -159,7 +158,7 @@ async def test_an_api_that_is_not_there_ends_the_attempt_and_the_next_goes_on(
     tmp_path: Path,
 ) -> None:
     order = an_order(tmp_path / "count")
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         with ScriptedClaude([Conversation(KEY, [FIRST, Fault.hang()])]) as claude:
             await it.send(configured(claude, tmp_path))
             await it.send(order)
@@ -181,7 +180,7 @@ async def test_a_cli_killed_in_the_middle_of_a_command_goes_on(tmp_path: Path) -
     # The CLI keeps what happens a tenth of a second later: the call itself, here.
     kept = 'grep -qs "until grep" "$CLAUDE_CONFIG_DIR"/projects/*/*.jsonl'
     kill = bash(f"until {kept}; do :; done; kill -9 $PPID")
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         done, _ = await attempted(it, order, [FIRST, kill])
         assert done.failure is FailureKind.INTERNAL
         assert "exit code -9" in (done.error or "")
@@ -193,14 +192,14 @@ async def test_an_agent_killed_with_all_its_processes_goes_on_in_another(
 ) -> None:
     order = an_order(tmp_path / "count")
     with ScriptedClaude([Conversation(KEY, [FIRST, Fault.hang()])]) as claude:
-        async with agent(configured(claude, tmp_path)) as it:
+        async with agent(configured(claude, tmp_path), IMPATIENT) as it:
             await it.send(order)
             await asked(claude, times=2)
             await until(is_kept(order, "tool_result"), "the command's result is kept")
             for process in [psutil.Process(it.pid), *it.children()]:
                 process.kill()
             await it.ended()
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         await completed(it, following(order, "agent_1 was lost: killed by signal 9"))
 
 
@@ -209,7 +208,7 @@ async def test_a_session_that_heard_no_answer_goes_on_or_is_begun(
 ) -> None:
     order = an_order(tmp_path / "count")
     with ScriptedClaude([Conversation(KEY, [Fault.hang()])]) as claude:
-        async with agent(configured(claude, tmp_path)) as it:
+        async with agent(configured(claude, tmp_path), IMPATIENT) as it:
             await it.send(order)
             await asked(claude, times=1)
             for process in it.children():
@@ -225,7 +224,7 @@ async def test_a_session_that_heard_no_answer_goes_on_or_is_begun(
 
 async def test_a_session_that_never_began_is_begun(tmp_path: Path) -> None:
     order = following(an_order(tmp_path / "count"), "agent_1 was lost: killed")
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         done, claude = await attempted(it, order, [FIRST, LAST, "Done."])
     assert (done.failure, done.error) == (None, None)
     prompt = claude.requests[0].prompt
@@ -237,7 +236,7 @@ async def test_a_transcript_cut_in_its_last_line_is_gone_on_with(
     tmp_path: Path,
 ) -> None:
     order = an_order(tmp_path / "count")
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         done, _ = await attempted(it, order, [FIRST, Fault.status(500, times=None)])
         path = transcript(order)
         path.write_bytes(path.read_bytes()[:-20])
@@ -248,7 +247,7 @@ async def test_a_transcript_that_is_damaged_is_set_aside_and_the_session_begun_a
     tmp_path: Path,
 ) -> None:
     order = an_order(tmp_path / "count")
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         done, _ = await attempted(it, order, [Fault.status(529, times=None)])
         for number, damage in enumerate((b"", b"\0" * 5_000 + b'\n{"half": '), 1):
             path = transcript(order)
@@ -273,7 +272,7 @@ async def test_a_history_that_the_api_refuses_is_set_aside(tmp_path: Path) -> No
         Conversation(lambda it: "You were interrupted" in it.last_user_text, [refused]),
         Conversation(KEY, [LAST, "Done."]),
     ]
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         done, _ = await attempted(it, order, [Fault.status(529, times=None)])
         with ScriptedClaude(script) as claude:
             await it.send(configured(claude, tmp_path))
@@ -287,7 +286,7 @@ async def test_an_id_that_is_taken_does_not_keep_a_session_from_beginning(
     tmp_path: Path,
 ) -> None:
     order = an_order(tmp_path / "count")
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         for attempt in (1, 2):
             again = structs.replace(order, attempt=attempt)
             done, _ = await attempted(it, again, [LAST, "Done."])
@@ -304,7 +303,7 @@ async def test_an_attempt_that_goes_on_counts_its_own_usage_alone(
     order = an_order(tmp_path / "count")
     first = using(FIRST, 1_000)
     lasting = Fault.status(529, times=None)
-    async with agent() as it:
+    async with agent(environment=IMPATIENT) as it:
         before, _ = await attempted(it, order, [first, lasting])
         again = following(order, before.error or "")
         then, _ = await attempted(it, again, [first, using(LAST, 2_000), lasting])
@@ -327,9 +326,7 @@ async def test_a_key_that_is_refused_in_mid_run_is_told_at_once(
     turns: list[Step] = [FIRST, Fault.status(401, times=None)]
     order = an_order(tmp_path / "count")
     with ScriptedClaude([Conversation(KEY, turns)]) as claude:
-        configuration = a_configuration(
-            tmp_path / "config", environment=claude.environment
-        )
+        configuration = a_configuration(tmp_path / "config", base_url=claude.url)
         async with agent(configuration) as it:
             done = await it.run(order)
     assert done.failure is FailureKind.AUTHENTICATION

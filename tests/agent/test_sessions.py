@@ -27,7 +27,7 @@ from mas.wire.messages import (
     PreviousAttempt,
     Progress,
 )
-from tests.agent.harness import agent
+from tests.agent.harness import IMPATIENT, agent
 from tests.agent.orders import a_configuration, an_order, result_json
 
 pytestmark = pytest.mark.usefixtures("leaves_no_process")
@@ -43,8 +43,7 @@ def bash(command: str, **more: Any) -> dict[str, Any]:
 
 
 def configured(claude: ScriptedClaude, folder: Path, **changes: Any) -> Configure:
-    environment = claude.environment | {"CLAUDE_CODE_MAX_RETRIES": "1"}
-    return a_configuration(folder / "config", environment=environment, **changes)
+    return a_configuration(folder / "config", base_url=claude.url, **changes)
 
 
 Step: TypeAlias = TurnLike | Fault
@@ -66,7 +65,7 @@ async def run_cases(folder: Path, cases: list[Case]) -> list[AttemptDone]:
     script = [Conversation(f"Do {case.name}.", case.turns) for case in cases]
     ends = []
     with ScriptedClaude(script) as claude:
-        async with agent() as it:
+        async with agent(environment=IMPATIENT) as it:
             for case in cases:
                 await it.send(configured(claude, folder, **case.changes))
                 subtask = Subtask(id=case.name, description=f"Do {case.name}.")
@@ -82,7 +81,7 @@ async def run_cases(folder: Path, cases: list[Case]) -> list[AttemptDone]:
 async def attempted(folder: Path, turns: list[Step], **changes: Any) -> AttemptDone:
     """How an attempt ends for which Claude takes these turns."""
     with ScriptedClaude([Conversation("Count the things", turns)]) as claude:
-        async with agent(configured(claude, folder, **changes)) as it:
+        async with agent(configured(claude, folder, **changes), IMPATIENT) as it:
             done = await it.run(an_order(folder / "count"))
             assert it.children() == []
     assert claude.errors == []
@@ -99,7 +98,7 @@ async def test_a_subtask_is_done(tmp_path: Path) -> None:
         "It is done.",
     ]
     with ScriptedClaude([Conversation("Count the things", turns)]) as claude:
-        async with agent(configured(claude, tmp_path)) as it:
+        async with agent(configured(claude, tmp_path), IMPATIENT) as it:
             done = await it.run(an_order(tmp_path / "count"))
     assert claude.errors == []
     assert (done.failure, done.error) == (None, None)
@@ -235,7 +234,7 @@ async def test_one_agent_does_one_attempt_after_the_other(tmp_path: Path) -> Non
         an_order(tmp_path / "sum", subtask=summing),
     ]
     with ScriptedClaude(script) as claude:
-        async with agent(configured(claude, tmp_path)) as it:
+        async with agent(configured(claude, tmp_path), IMPATIENT) as it:
             ends = [await it.run(order) for order in orders]
     assert claude.errors == []
     assert [(done.subtask_id, done.attempt, done.failure) for done in ends] == [

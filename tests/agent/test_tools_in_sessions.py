@@ -63,7 +63,7 @@ async def test_the_tools_work_and_their_errors_do_not_end_the_attempt(
     ]
     with ScriptedClaude([Conversation("Count the things", turns)]) as claude:
         configuration = a_configuration(
-            tmp_path / "config", await services(servers), environment=claude.environment
+            tmp_path / "config", await services(servers), base_url=claude.url
         )
         order = an_order(
             tmp_path / "count", task_id=TASK, database_schema=task_schema(TASK)

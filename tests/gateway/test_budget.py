@@ -53,8 +53,7 @@ def test_tokens_are_counted_as_budgets_do() -> None:
     assert refusal is not None
     assert refusal.kind == "task_tokens"
     assert refusal.reason == "the budget of 100,000 tokens is spent: 100,000 used"
-    assert "limits.budget_tokens" in refusal.hint
-    assert "{task}" in refusal.hint
+    assert refusal.hint == "go on with mas resume {task} --budget-tokens MORE"
 
 
 def test_a_days_budget_counts_what_others_spent() -> None:
@@ -187,7 +186,7 @@ def test_no_request_goes_out_once_the_limit_is_reached(
     )
     used: dict[str, int] = {}
     running: list[str] = []
-    under_way: list[str] = []  # at the last admission, the admitted one included
+    under_way: dict[str, int] = {}  # at the last admission, with what they had used
     for action, which, more in data.draw(st.lists(CALLS, max_size=60)):
         total = sum(used.values())
         if action == "begin":
@@ -198,7 +197,7 @@ def test_no_request_goes_out_once_the_limit_is_reached(
                 used[call_id] = 0
                 budget.run(call_id, Usage())
                 running.append(call_id)
-                under_way = list(running)
+                under_way = {call: used[call] for call in running}
         elif running:
             call_id = running[which % len(running)]
             used[call_id] += more
@@ -211,4 +210,5 @@ def test_no_request_goes_out_once_the_limit_is_reached(
                     budget.settle(call_id, usage)
         assert budget.spent.tokens == sum(used.values())
         assert budget.spent.cost_usd == pytest.approx(sum(used.values()) / 1000)
-        assert sum(used.values()) < limit + sum(used[call] for call in under_way) + 1
+        since = sum(used[call] - before for call, before in under_way.items())
+        assert sum(used.values()) < limit + since or not used

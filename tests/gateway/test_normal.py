@@ -1,6 +1,7 @@
 """What is taken out of a recording: for good, to be put in again, to be compared."""
 
 import json
+import time
 from urllib.parse import quote
 
 import pytest
@@ -149,6 +150,10 @@ def test_a_key_of_anthropic_is_masked_though_nobody_named_it() -> None:
     ("first", "second"),
     [
         ("<system-reminder>\na\n</system-reminder>\ncount", "count"),
+        (
+            "a<system-reminder>b</system-reminder>c<system-reminder>",
+            "ac<system-reminder>",
+        ),
         ("on 2026-11-25T10:38:07.123Z", "on 2027-01-02"),
         ("-rw-r--r-- 1 root Nov 25 10:38 a", "-rw-r--r-- 1 root Dec 1 09:01 a"),
         ("Wed Nov 25 10:38:07", "Thu Nov 26 11:00:00"),
@@ -180,6 +185,29 @@ def test_what_matters_makes_one(first: str, second: str) -> None:
 def test_taking_noise_out_ends(text: str) -> None:
     once = without_noise(text)
     assert len(once) <= len(text) * 3 + 20
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<system-reminder>",
+        "saved to /",
+        "saved to /tool-results/x ",
+        "/tool-results/x",
+        "a/",
+        "1",
+        "{workspace",
+        "Mon Jan ",
+    ],
+)
+def test_a_hostile_text_takes_no_longer_than_another(hostile: str) -> None:
+    text = hostile * (200_000 // len(hostile))
+    started = time.process_time()
+
+    spilled([text])
+    without_noise(put(text))
+
+    assert time.process_time() - started < 2.0
 
 
 def test_every_string_of_a_value_is_changed() -> None:

@@ -1,15 +1,21 @@
 """The real Claude CLI: a replayed session is the one that was recorded."""
 
 import socket
-from collections.abc import AsyncIterator, Sequence
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after
-from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, ResultMessage
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    ClaudeSDKClient,
+    ResultMessage,
+    UserMessage,
+)
 
 from mas.config import Credentials
 from mas.gateway.cassette import Cassette, CassetteWriter, read_cassette
@@ -80,7 +86,38 @@ class Outcome:
     files: dict[str, str]
 
 
-async def session(upstream: Upstream, folder: Path, task: str) -> Outcome:
+Drive = Callable[[ClaudeAgentOptions, str], Awaitable[ResultMessage]]
+
+
+async def to_the_end(options: ClaudeAgentOptions, prompt: str) -> ResultMessage:
+    """Give the prompt to a session and wait for its end."""
+    async with ClaudeSDKClient(options) as client:
+        await client.query(prompt)
+        messages = [each async for each in client.receive_response()]
+    assert isinstance(messages[-1], ResultMessage)
+    return messages[-1]
+
+
+async def broken_off_and_resumed(
+    options: ClaudeAgentOptions, prompt: str
+) -> ResultMessage:
+    """Stop the session when its first call has a result, and go on in another one."""
+    session_id = str(uuid.uuid4())
+    first = replace(options, session_id=session_id, include_partial_messages=True)
+    async with ClaudeSDKClient(first) as client:
+        await client.query(prompt)
+        async for message in client.receive_messages():
+            if isinstance(message, UserMessage):
+                break
+        await client.interrupt()
+        async for _ in client.receive_response():
+            pass
+    return await to_the_end(replace(options, resume=session_id), "go on")
+
+
+async def session(
+    upstream: Upstream, folder: Path, task: str, drive: Drive = to_the_end
+) -> Outcome:
     """Give the prompt to a CLI of its own, in a workspace of its own."""
     workspace = folder / task / "load"
     workspace.mkdir(parents=True)
@@ -110,11 +147,7 @@ async def session(upstream: Upstream, folder: Path, task: str) -> Outcome:
             permission_mode="acceptEdits",
         )
         with fail_after(60):
-            async with ClaudeSDKClient(options) as client:
-                await client.query(f"count the lines in {workspace}")
-                messages = [each async for each in client.receive_response()]
-    found = messages[-1]
-    assert isinstance(found, ResultMessage)
+            found = await drive(options, f"count the lines in {workspace}")
     files = {
         path.name: path.read_text().replace(str(workspace), "WORKSPACE")
         for path in sorted(workspace.iterdir())
@@ -124,7 +157,7 @@ async def session(upstream: Upstream, folder: Path, task: str) -> Outcome:
 
 
 async def recorded(
-    script: Sequence[Conversation], folder: Path
+    script: Sequence[Conversation], folder: Path, drive: Drive = to_the_end
 ) -> tuple[Outcome, Cassette]:
     """Run the session against a script, and record it."""
     reports: list[str] = []
@@ -137,7 +170,7 @@ async def recorded(
             report=reports.append,
             secrets=[KEY],
         )
-        outcome = await session(recorder, folder / "recorded", TASK)
+        outcome = await session(recorder, folder / "recorded", TASK, drive)
         await forward.aclose()
         recorder.close("completed")
         assert claude.errors == []
@@ -234,6 +267,26 @@ async def test_what_went_wrong_goes_wrong_again(tmp_path: Path, fault: Fault) ->
     assert first.files == {"log": "ran\n"}
     assert len(cassette.exchanges) > 2
     assert (replay.errors, replay.warnings) == ([], [])
+
+
+async def test_a_session_that_was_broken_off_and_resumed_is_replayed_in_one(
+    tmp_path: Path,
+) -> None:
+    call = [text("I count."), tool_use("Bash", command="echo ran >> log")]
+    script = counting(
+        Fault.hang(after_events=9), call, call, "counted"
+    )  # behind its call, which the CLI makes before the answer has ended
+
+    first, cassette = await recorded(script, tmp_path, broken_off_and_resumed)
+    second, replay = await replayed(cassette, tmp_path)
+
+    ends = [each.answer.end for each in cassette.exchanges]
+    assert ends == ["left", "complete", "complete"]
+    assert first.files == second.files == {"log": "ran\nran\n"}
+    assert first.result == second.result == "counted"
+    assert replay.errors == []
+    (warning,) = replay.warnings
+    assert "Request interrupted by user" in warning
 
 
 async def test_a_result_that_is_too_long_is_read_again_where_it_is_now(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mas.gateway.backoff import Backoff, Claim, Verdict
 from mas.gateway.exchange import Headers
+from tests.benchmarks.counters import COUNTERS, Counter
 
 CLIENTS = 5
 CALLS = 200
@@ -22,52 +23,7 @@ WALL = datetime(2026, 3, 1, tzinfo=UTC)
 RATES = (3, 4, 5, 7, 10, 14, 20)
 SEEDS = 8
 
-Counter = Callable[[float], bool]
 
-
-def fixed_windows(per_s: int, phase: float) -> Counter:
-    """So many in each second of the clock."""
-    seen: dict[int, int] = {}
-
-    def accepts(at: float) -> bool:
-        window = int(at + phase)
-        seen[window] = seen.get(window, 0) + 1
-        return seen[window] <= per_s
-
-    return accepts
-
-
-def sliding_window(per_s: int, _phase: float) -> Counter:
-    """So many let through in any second."""
-    passed: deque[float] = deque()
-
-    def accepts(at: float) -> bool:
-        while passed and passed[0] <= at - 1:
-            passed.popleft()
-        if len(passed) < per_s:
-            passed.append(at)
-            return True
-        return False
-
-    return accepts
-
-
-def token_bucket(per_s: int, phase: float) -> Counter:
-    """A bucket that is filled evenly, and holds what comes in a second."""
-    tokens, last = float(per_s), 0.0
-
-    def accepts(at: float) -> bool:
-        nonlocal tokens, last
-        tokens, last = min(per_s, tokens + (at - last) * per_s), at
-        if tokens < 1:
-            return False
-        tokens -= 1
-        return True
-
-    return accepts
-
-
-COUNTERS = [fixed_windows, sliding_window, token_bucket]
 ADVICE: dict[str, Headers] = {
     "retry-after": ((b"retry-after", b"1"),),
     "no-header": (),
@@ -157,9 +113,9 @@ class Storm:
 
 @pytest.mark.parametrize("per_s", RATES)
 @pytest.mark.parametrize("advice", ADVICE)
-@pytest.mark.parametrize("counter", COUNTERS)
+@pytest.mark.parametrize("counter", COUNTERS.values(), ids=COUNTERS)
 def test_a_storm_is_weathered(
-    counter: Callable[[int, float], Counter],
+    counter: Callable[[float, float], Counter],
     advice: str,
     per_s: int,
     record_property: Callable[[str, object], None],
@@ -182,10 +138,10 @@ def test_a_storm_is_weathered(
     assert min(used) > 0.6, figures
 
 
-@given(st.sampled_from(COUNTERS), st.integers(3, 20), st.integers(0, 2**32))
+@given(st.sampled_from(list(COUNTERS.values())), st.integers(3, 20), st.integers(0, 2**32))
 @settings(max_examples=50, deadline=None)
 def test_no_storm_is_an_exception(
-    counter: Callable[[int, float], Counter], per_s: int, seed: int
+    counter: Callable[[float, float], Counter], per_s: int, seed: int
 ) -> None:
     random = Random(seed)
     counts = counter(per_s, random.random())

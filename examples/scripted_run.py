@@ -2,6 +2,9 @@
 
     python examples/scripted_run.py
 
+Further arguments go to mas run: with ``--record FILE`` what was said is kept, and
+``replayed_run.py`` runs that again.
+
 Two subtasks: one counts the words of a file with Bash, the other reads that result and
 writes a sentence. What the model says is below; what the tools answer is not.
 """
@@ -89,7 +92,8 @@ def main() -> int:
         poem = Path(folder, "poem.txt")
         poem.write_text(POEM, encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-m", "mas", "run", "How long is it?", "--input", poem],
+            [sys.executable, "-m", "mas", "run", "How long is it?", "--input", poem]
+            + sys.argv[1:],
             env=os.environ | claude.environment | {"SHARED_FILES_PATH": folder},
             check=False,
         )

@@ -10,7 +10,10 @@ import pytest
 from mas.keeper import Servers
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SAYS = {"scripted_run.py": "Somebody counted 8 words, and I believe it."}
+SAYS = {
+    "replayed_run.py": "8 words, as recorded; no key, no tokens.",
+    "scripted_run.py": "Somebody counted 8 words, and I believe it.",
+}
 
 
 def test_every_example_is_run_here() -> None:

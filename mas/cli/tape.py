@@ -75,8 +75,8 @@ class Recording:
         if self._recorder is None:
             self._writer.discard()
             return
-        self._recorder.close(self._status)
-        click.echo(f"mas: recorded in {self._writer.path}", err=True)
+        if self._recorder.close(self._status):
+            click.echo(f"mas: recorded in {self._writer.path}", err=True)
 
 
 @contextmanager

@@ -7,11 +7,11 @@ it gets its name when it is whole.
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from re import DOTALL, escape, fullmatch
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -29,6 +29,7 @@ _GZIP = 31
 """zlib's ``wbits`` for a gzip header and trailer."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 64 * 2**10
+_FOOTER = re.compile(rb'\s*\{\s*"end"\s*:')
 _SHOWN_CHARS = 60
 _RECORD_AGAIN = "record it again: mas run --record FILE"
 
@@ -110,8 +111,8 @@ class Cassette(Struct, frozen=True, kw_only=True):
     def check_task(self, description: str) -> None:
         """Raise CassetteError where the recording is of another task than this."""
         recorded = self.header.task
-        pattern = ".*".join(map(escape, recorded.split(SECRET)))
-        if not fullmatch(pattern, description, DOTALL):
+        pattern = ".*".join(map(re.escape, recorded.split(SECRET)))
+        if not re.fullmatch(pattern, description, re.DOTALL):
             raise CassetteError(
                 f"this is a recording of another task: {_shown(recorded)}",
                 hint=f"the task to run is {_shown(description)}; "
@@ -216,7 +217,7 @@ def read_cassette(path: Path) -> Cassette:
     for number, line in enumerate(lines, 2):
         if footer is not None:
             raise _damaged(path, number, "it comes after the end")
-        if line.startswith(b'{"end":true'):
+        if _FOOTER.match(line):
             footer = _converted(path, number, line, Footer)
         else:
             exchanges.append(_converted(path, number, line, Exchange))

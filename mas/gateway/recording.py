@@ -87,14 +87,14 @@ class Recorder:
             if request.path != _ROOT:
                 self._keep(take)
 
-    def close(self, status: str) -> None:
-        """The run has ended so: end the recording."""
-        if self._has_failed:
-            return
-        try:
-            self._writer.close(status)
-        except OSError as error:
-            self._give_up(error)
+    def close(self, status: str) -> bool:
+        """The run has ended so: end the recording; whether it is whole."""
+        if not self._has_failed:
+            try:
+                self._writer.close(status)
+            except OSError as error:
+                self._give_up(error)
+        return not self._has_failed
 
     def _take(self, request: Request) -> "_Take":
         seen = SeenRequest(request, self._secrets)

@@ -63,6 +63,7 @@ class FakeUpstream:
     answers: Sequence[Answer | Exception]
     requests: list[Request] = field(default_factory=list)
     is_first_party: bool = True
+    is_paid: bool = True
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Response]:
@@ -285,7 +286,7 @@ async def recorded(
                 await ask(recorder, each, (left or {}).get(at))
             except UpstreamError:
                 continue
-        recorder.close("completed")
+        assert recorder.close("completed")
         assert reports == []
         return read(path)
 

@@ -130,6 +130,12 @@ def test_a_recording_that_was_killed_is_told_from_none(tmp_path: Path) -> None:
         CassetteWriter(path, header())  # nothing of it is lost
 
 
+def test_a_recording_of_nothing_leaves_no_file(tmp_path: Path) -> None:
+    CassetteWriter(tmp_path / "run", header()).discard()
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(CassetteError, match="cannot be written: No such file"):
         CassetteWriter(tmp_path / "nowhere" / "run", header())

@@ -90,6 +90,7 @@ async def test_everything_passes_as_it_is() -> None:
 
     assert upstream.requests == [sent]
     assert recorder.is_first_party
+    assert recorder.is_paid
     assert (got.status, got.headers, got.pieces) == (206, headers, pieces)
 
 
@@ -469,7 +470,7 @@ async def test_a_full_disk_ends_the_recording_and_not_the_run() -> None:
     for at in range(4):
         got = await ask(recorder, request(f"count {at}"))
         assert got.content == [text(str(at))]
-    recorder.close("completed")
+    assert not recorder.close("completed")
 
     assert reports == [
         "the recording cannot be written and ends here: No space left on device"
@@ -486,7 +487,7 @@ async def test_a_recording_that_cannot_be_ended_is_said(tmp_path: Path) -> None:
     recorder = Recorder(FakeUpstream([]), writer, report=reports.append)
     path.mkdir()  # nothing can get this name now
 
-    recorder.close("completed")
+    assert not recorder.close("completed")
 
     (report,) = reports
     assert "Is a directory" in report

@@ -19,6 +19,8 @@ _MAX_TOKENS = 16_000
 _RETRIES = 2
 _HEAD_BYTES = 2000
 _INPUTS_SHOWN = 40
+_GATEWAY = "mas: "
+"""So begins what the gateway itself answers."""
 
 _SYSTEM = """\
 You plan work for a team of agents that run at the same time. Split the task into \
@@ -67,8 +69,11 @@ async def plan_task(
         api_key=token,
         base_url=base_url,
         max_retries=_RETRIES,
-        # The gateway is on loopback, whatever proxy there is for the rest.
-        http_client=anthropic.DefaultAsyncHttpxClient(trust_env=False),
+        # The gateway is on loopback, whatever proxy there is for the rest; of
+        # trust_env this client thinks only after it has looked at the environment.
+        http_client=anthropic.DefaultAsyncHttpxClient(
+            trust_env=False, mounts={"all://127.0.0.1": None}
+        ),
     )
     try:
         with patience.scope:
@@ -208,6 +213,11 @@ def _explained(error: anthropic.APIError, config: Config) -> MasError:
             f"Claude does not know the model {model!r} (404)",
             hint="set claude.model in mas.toml or CLAUDE_MODEL",
             evidence=evidence,
+        )
+    if isinstance(error, anthropic.APIStatusError) and evidence.startswith(_GATEWAY):
+        return NotReadyError(
+            evidence.removeprefix(_GATEWAY),
+            hint="check the network and ANTHROPIC_BASE_URL",
         )
     if isinstance(error, anthropic.APIStatusError):
         return MasError(

@@ -1,5 +1,6 @@
 """Read the Config: mas.toml, then the environment, then the flags; a flag wins."""
 
+import math
 import os
 import re
 import sys
@@ -110,7 +111,7 @@ def load(
         redis=structs.replace(
             file.redis, url=_redis_url(environment) or file.redis.url
         ),
-        prices=file.prices,
+        prices=_prices(file, where),
         roster=_roster(file, where, capabilities, warnings),
         capabilities=capabilities,
         credentials=Credentials(
@@ -219,10 +220,10 @@ def _checked(
         most = _MOST_OF.get((name, key), _MOST)
         if None not in (least, value) and not least <= value <= most:
             is_budget = key.startswith("budget")
+            least_told = "more than 0 and at most" if is_budget else f"{least:g} to"
             raise _refused(
                 origins[key],
-                f"is {value:g}; it must be "
-                + ("more than 0" if is_budget else f"{least:g} to {most:g}"),
+                f"is {value:g}; it must be {least_told} {most:g}",
                 hint="leave it out for no limit"
                 if is_budget
                 else "see README, Configuration",
@@ -260,6 +261,18 @@ def _refused(origin: str, why: str, *, hint: str) -> MasError:
     """A value that is not allowed: the command line's fault, or the configuration's."""
     kind = UsageError if origin.startswith(_FLAG) else ConfigError
     return kind(f"{origin} {why}", hint=hint)
+
+
+def _prices(file: ConfigFile, where: str) -> dict[str, PriceSection]:
+    for model, section in file.prices.items():
+        for key in section.__struct_fields__:
+            price = getattr(section, key)
+            if price is not None and not 0 <= price < math.inf:
+                raise ConfigError(
+                    f'{where}: prices."{model}".{key} is {price:g}, which is no price',
+                    hint="a number of US dollars a million tokens, 0 or more",
+                )
+    return file.prices
 
 
 def _roster(

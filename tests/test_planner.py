@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from mas.config import Config, Credentials, Limits
+from mas.config import Config, Credentials
 from mas.errors import MasError, NotReadyError
+from mas.gateway.patience import Patience
 from mas.model import Subtask
 from mas.planner import PlannedTask, plan_task
 from mas.testing import (
@@ -27,12 +28,17 @@ CONFIG = Config(home=Path("/nowhere"), credentials=Credentials(api_key="test-key
 
 
 async def planned(
-    *turns: Any, config: Config = CONFIG, inputs: tuple[Path, ...] = ()
+    *turns: Any, inputs: tuple[Path, ...] = (), patience: Patience | None = None
 ) -> tuple[PlannedTask, list[Request]]:
     with ScriptedClaude(Script([Conversation(planner, list(turns))])) as claude:
-        credentials = Credentials(api_key="test-key", base_url=claude.url)
-        used = structs.replace(config, credentials=credentials)
-        result = await plan_task("the whole task", inputs, used)
+        result = await plan_task(
+            "the whole task",
+            inputs,
+            CONFIG,
+            base_url=claude.url,
+            token="a-token",
+            patience=patience or Patience(30),
+        )
         assert claude.errors == []
         return result, claude.requests
 
@@ -41,8 +47,8 @@ async def test_a_good_plan_takes_one_call() -> None:
     result, requests = await planned([plan(GOOD)])
     assert result.plan.subtasks == (Subtask(id="a", description="do a"),)
     assert result.warning is None
-    assert result.usage.input_tokens > 0
     [request] = requests
+    assert request.key == "a-token"
     assert request.prompt == "the whole task"
     assert "agent_5 (data_analysis, database_operations)" in request.system
 
@@ -111,6 +117,12 @@ async def test_the_planner_sees_what_the_users_files_are(tmp_path: Path) -> None
     assert f"- {tmp_path.name}/ (a folder): logo.bin, sales.csv" in request.prompt
 
 
+UNREACHABLE = Fault.status(
+    502, message="mas: Claude cannot be reached at http://localhost:9: no", times=3
+)
+"""As the gateway says it."""
+
+
 @pytest.mark.parametrize(
     ("turn", "kind", "told"),
     [
@@ -119,6 +131,7 @@ async def test_the_planner_sees_what_the_users_files_are(tmp_path: Path) -> None
         (Fault.status(404), NotReadyError, "does not know the model"),
         (Fault.status(400), MasError, "Claude answered 400"),
         (Fault.status(500, times=3), MasError, "Claude answered 500"),
+        (UNREACHABLE, NotReadyError, "cannot be reached at http://localhost:9"),
         (Turn([text("no")], stop_reason="refusal"), MasError, "declined"),
         (Turn([text("{")], stop_reason="max_tokens"), MasError, "did not end within"),
     ],
@@ -143,13 +156,33 @@ async def test_an_overloaded_moment_is_waited_out() -> None:
 
 
 async def test_a_silent_claude_has_a_deadline() -> None:
-    config = structs.replace(CONFIG, limits=Limits(planner_timeout_s=1))
     with pytest.raises(NotReadyError, match="no answer from Claude within 1 s"):
-        await planned(Fault.hang(), config=config)
+        await planned(Fault.hang(), patience=Patience(1))
+
+
+async def test_the_deadline_stands_still_while_the_request_is_held() -> None:
+    patience = Patience(1)
+    late = Turn([plan(GOOD)], delay_s=1.5)
+    patience.hold(True)
+    result, _ = await planned(late, patience=patience)
+    assert len(result.plan.subtasks) == 1
 
 
 async def test_an_address_where_nobody_answers_is_named() -> None:
-    credentials = Credentials(api_key="test-key", base_url="http://127.0.0.1:9")
+    address = "http://127.0.0.1:9"
+    credentials = Credentials(api_key="test-key", base_url=address)
     config = structs.replace(CONFIG, credentials=credentials)
+    patience = Patience(30)
     with pytest.raises(NotReadyError, match=r"reached at http://127\.0\.0\.1:9"):
-        await plan_task("x", (), config)
+        await plan_task(
+            "x", (), config, base_url=address, token="a-token", patience=patience
+        )
+
+
+async def test_no_proxy_stands_between_planner_and_gateway(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    result, _ = await planned([plan(GOOD)])
+    assert len(result.plan.subtasks) == 1

@@ -1,12 +1,13 @@
 """Configuration: the file, then the environment, then the flags; faults are told."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from mas.config import DEFAULT_MODEL, DEFAULT_ROSTER, Config
+from mas.config import DEFAULT_MODEL, DEFAULT_ROSTER, Config, PriceSection
 from mas.errors import ConfigError, UsageError
 from mas.settings import load
 
@@ -106,6 +107,10 @@ def test_a_roster_in_the_file_replaces_the_default() -> None:
     assert config.capabilities["gpu"] == "has a graphics card"
 
 
+MORE = "it must be more than 0"
+PRICES = '[prices."m"]\ninput = 1\noutput = 5\n'
+
+
 @pytest.mark.parametrize(
     ("toml", "told"),
     [
@@ -127,6 +132,30 @@ def test_a_roster_in_the_file_replaces_the_default() -> None:
             "Cannot declare ('agents', 'a') twice",
         ),
         ("[claude\n", "mas.toml"),
+        *(
+            (f"[limits]\n{key} = {value}\n", f"limits.{key} is {value}; {MORE}")
+            for key in ("budget_usd", "budget_usd_per_day")
+            for value in ("0", "-1", "nan", "inf")
+        ),
+        ("[limits]\nbudget_tokens = 0\n", f"limits.budget_tokens is 0; {MORE}"),
+        ("[limits]\nbudget_tokens = -5\n", f"limits.budget_tokens is -5; {MORE}"),
+        ("[limits]\nbudget_tokens = 0.5\n", "limits.budget_tokens: Expected `int"),
+        ("[limits]\nbudget_usd = '5'\n", "limits.budget_usd: Expected `float"),
+        ("[gateway]\nport = 65536\n", "gateway.port is 65536; it must be 0 to 65535"),
+        ("[gateway]\nport = -1\n", "gateway.port is -1"),
+        (
+            "[gateway]\nlongest_wait_s = 0\n",
+            "gateway.longest_wait_s is 0; it must be 1",
+        ),
+        ("[gateway]\nlongest_wait_s = nan\n", "gateway.longest_wait_s is nan"),
+        ("[gateway]\nfirst_wave_s = -1\n", "gateway.first_wave_s is -1; it must be 0"),
+        ("[gateway]\nhost = 'x'\n", "unknown key gateway.host"),
+        (f"{PRICES}inptu = 1\n", "unknown key prices.*.inptu"),
+        ("[prices.m]\ninput = 1\n", "prices.*: Object missing required field `output`"),
+        (f"{PRICES}cache_read = -0.1\n", 'prices."m".cache_read is -0.1, which is no'),
+        (f"{PRICES}cache_write = nan\n", 'prices."m".cache_write is nan, which is no'),
+        (f"{PRICES}cache_write = inf\n", 'prices."m".cache_write is inf, which is no'),
+        ("[prices.m]\ninput = -3\noutput = 1\n", 'prices."m".input is -3, which is no'),
     ],
 )
 def test_a_fault_in_the_file_names_file_key_and_what_is_allowed(
@@ -137,8 +166,44 @@ def test_a_fault_in_the_file_names_file_key_and_what_is_allowed(
     assert told in error.message
 
 
-def test_an_unknown_key_lists_the_known_ones() -> None:
-    assert "max_turns" in refused("[claude]\nturns = 1\n").hint
+@pytest.mark.parametrize(
+    ("toml", "known"),
+    [
+        ("[claude]\nturns = 1\n", "max_turns"),
+        ("[gateway]\nhost = 'x'\n", "port, longest_wait_s, first_wave_s"),
+        (f"{PRICES}cache = 1\n", "input, output, cache_read, cache_write"),
+        ("[price.m]\ninput = 1\n", "gateway, prices"),
+    ],
+)
+def test_an_unknown_key_lists_the_known_ones(toml: str, known: str) -> None:
+    assert known in refused(toml).hint
+
+
+def test_a_budget_that_is_refused_says_how_to_have_none() -> None:
+    hint = refused("[limits]\nbudget_usd = 0\n").hint
+    assert hint == "leave it out for no limit"
+
+
+def test_budgets_gateway_and_prices_are_read() -> None:
+    config = loaded(
+        "[limits]\nbudget_usd = 5\nbudget_tokens = 7\nbudget_usd_per_day = 0.01\n"
+        f"[gateway]\nport = 4711\nlongest_wait_s = 10\nfirst_wave_s = 0\n{PRICES}",
+        flags={("limits", "budget_usd"): 6.5},
+    )
+    limits, gateway, prices = config.limits, config.gateway, config.prices
+    assert (limits.budget_usd, limits.budget_tokens) == (6.5, 7)
+    assert limits.budget_usd_per_day == 0.01
+    assert (gateway.port, gateway.longest_wait_s, gateway.first_wave_s) == (4711, 10, 0)
+    assert prices == {"m": PriceSection(input=1, output=5)}
+
+
+def test_without_anything_there_is_no_budget_and_any_free_port() -> None:
+    config = loaded()
+    limits = config.limits
+    budgets = (limits.budget_usd, limits.budget_tokens, limits.budget_usd_per_day)
+    assert budgets == (None, None, None)
+    assert (config.gateway.port, config.gateway.first_wave_s) == (0, None)
+    assert config.prices == {}
 
 
 @pytest.mark.parametrize(
@@ -171,13 +236,19 @@ def test_a_fault_in_the_environment_names_the_variable(
         (("limits", "max_subtasks"), 0, "the flag for limits.max_subtasks is 0"),
         (("claude", "permission_mode"), "plan", "could write no result"),
         (("claude", "model"), "", "the flag for claude.model is empty"),
+        (("limits", "budget_usd"), 0.0, f"limits.budget_usd is 0; {MORE}"),
+        (("limits", "budget_usd"), -1.0, f"limits.budget_usd is -1; {MORE}"),
+        (("limits", "budget_usd"), float("nan"), f"limits.budget_usd is nan; {MORE}"),
+        (("limits", "budget_tokens"), 0, f"limits.budget_tokens is 0; {MORE}"),
     ],
 )
 def test_a_fault_in_a_flag_is_a_fault_of_usage(
     key: tuple[str, str], value: object, told: str
 ) -> None:
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=told) as caught:
         loaded(flags={key: value})
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
 
 
 def test_a_named_file_must_exist() -> None:
@@ -189,7 +260,7 @@ def test_credentials_are_never_in_the_repr() -> None:
     config = loaded(environment={"ANTHROPIC_API_KEY": "sk-secret"})
     assert config.credentials.found
     assert "sk-secret" not in repr(config)
-    assert config.credentials.environment() == {"ANTHROPIC_API_KEY": "sk-secret"}
+    assert config.credentials.secrets == ("sk-secret",)
 
 
 def test_mas_home_is_absolute() -> None:
@@ -202,3 +273,18 @@ def test_the_documented_file_is_the_defaults(request: pytest.FixtureRequest) -> 
     )
     assert structs.replace(documented, source=None) == loaded()
     assert warnings == []
+
+
+def test_what_is_commented_out_in_the_documented_file_can_be_set(
+    request: pytest.FixtureRequest,
+) -> None:
+    documented = (request.config.rootpath / "mas.toml").read_text(encoding="utf-8")
+    opened = re.sub(r"^# (?=\[|\w+ = )", "", documented, flags=re.MULTILINE)
+    config = loaded(opened)
+    limits = config.limits
+    budgets = (limits.budget_usd, limits.budget_tokens, limits.budget_usd_per_day)
+    assert budgets == (5.0, 2_000_000, 20.0)
+    assert config.gateway.first_wave_s == 5
+    price = PriceSection(input=3, output=15, cache_read=0.3, cache_write=3.75)
+    assert config.prices == {"some-model": price}
+    assert config.capabilities["gpu"] == "has a graphics card"

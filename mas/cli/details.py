@@ -8,11 +8,13 @@ from rich.console import RenderableType
 
 from mas.cli.footer import STYLES
 from mas.cli.grid import Cell, Column, Drawing, Line, table
+from mas.cli.spending import Told
 from mas.cli.summary import behind, block, file_lines
-from mas.cli.text import Glyphs, age, cost, duration, sentences, span, tokens
+from mas.cli.text import Glyphs, age, duration, sentences, span
+from mas.cli.usage import cost_cell, cost_words, token_words, tokens_cell
 from mas.core.result import inside_output
 from mas.core.view import RunView, State
-from mas.model import Status, Subtask, SubtaskResult, Task, Usage
+from mas.model import ModelCall, Status, Subtask, SubtaskResult, Task, Usage
 
 _TEXT_LINES = 40
 """Of an error or a summary; no person reads more in a terminal."""
@@ -52,19 +54,27 @@ def task_details(
     *,
     now: datetime,
     folder: Path | None = None,
+    calls: Sequence[ModelCall] = (),
+    lists_calls: bool = False,
 ) -> RenderableType:
     """All of a task that a person wants to know; ``results`` has a row an attempt.
 
     ``view`` is the fold of the task's journal: it says what the subtasks do. ``folder``
-    is the task's, absolute. Print it with ``crop=False``, for the paths' sake.
+    is the task's, absolute. ``calls`` are its calls of Claude, by their start: they are
+    added up and, where it ``lists_calls``, listed. Print it with ``crop=False``, for
+    the paths' sake.
     """
 
     def draw(width: int, glyphs: Glyphs) -> list[Line]:
-        told = _Details(task, results, view, now, max(20, width), glyphs)
+        width = max(20, width)
+        told = _Details(task, results, view, now, width, glyphs, calls)
+        called = Told(calls, width, glyphs)
         return [
             *told.head(),
             *told.subtasks(),
             *told.errors(),
+            *called.sums(),
+            *(called.each() if lists_calls else ()),
             *told.results(),
             *told.files(folder),
         ]
@@ -81,8 +91,10 @@ class _Details:
         now: datetime,
         width: int,
         glyphs: Glyphs,
+        calls: Sequence[ModelCall],
     ) -> None:
         self.task = task
+        self.calls = calls
         self.view = view
         self.statuses = view.statuses()
         self.now = now
@@ -103,19 +115,29 @@ class _Details:
         if task.finished_at:
             took_s = (task.finished_at - task.created_at).total_seconds()
             parts.append(f"took {span(took_s)}")
-        total = sum(
-            (each.usage for all_ in self.attempts.values() for each in all_), Usage()
-        )
+        total = self._total()
         if total.tokens:
-            parts += [f"{tokens(total.tokens)} tokens", cost(total.cost_usd)]
+            parts.append(token_words(total, self.view.budget_tokens))
+            parts.append(cost_words(total, self.view.budget_usd))
         text = f" {self.glyphs.dot} ".join(part for part in parts if part)
         yield from self._text(self.glyphs.states[state], STYLES[state], text, "")
         yield from self._text("", "", task.id, "dim")
         if task.error:
             yield from self._text("!", "red", task.error, "red")
         if state is State.RETRY:
-            told = sentences(task.suspended or "", f"go on with mas resume {task.id}")
+            told = sentences(task.suspended or "", *self._hints())
             yield from self._text("!", "yellow", told, "yellow")
+
+    def _hints(self) -> list[str]:
+        """What to do about a task that nobody works on any more."""
+        said = self.view.suspended.hint if self.view.suspended else ""
+        go_on = f"go on with mas resume {self.task.id}"
+        return [said] if "mas resume" in said else [said, go_on]
+
+    def _total(self) -> Usage:
+        """What the task took; of one without recorded calls what its attempts say."""
+        attempts = (each for all_ in self.attempts.values() for each in all_)
+        return sum((each.usage for each in self.calls or attempts), Usage())
 
     def subtasks(self) -> Iterator[Line]:
         """A row a subtask; below it one an attempt, where there were several."""
@@ -141,8 +163,8 @@ class _Details:
             (status, STYLES[state] if state is not State.COMPLETED else ""),
             (latest.agent_id if latest else "", ""),
             (self._took(latest) if latest else "", ""),
-            (tokens(used.tokens), ""),
-            (cost(used.cost_usd), ""),
+            (tokens_cell(used), ""),
+            (cost_cell(used), ""),
             (_said(latest) if latest else subtask.description, "dim"),
         ]
 
@@ -152,8 +174,8 @@ class _Details:
             attempt.status.value,
             attempt.agent_id,
             self._took(attempt),
-            tokens(attempt.usage.tokens),
-            cost(attempt.usage.cost_usd),
+            tokens_cell(attempt.usage),
+            cost_cell(attempt.usage),
             _said(attempt),
         ]
         return [("", ""), *((text, "dim") for text in texts)]

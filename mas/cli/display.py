@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from mas.cli.plain import line
+from mas.cli.plain import Waits, line
 from mas.cli.progress import render, summary
 from mas.cli.text import glyphs_for
 from mas.core.events import Recorded
@@ -56,10 +56,11 @@ async def shown(
     view = RunView(max_attempts=max_attempts)
     view.description = description
     if plain or not _is_terminal():
+        waits = Waits()
 
         def show_line(recorded: Recorded) -> None:
             view.apply(recorded)
-            text = line(recorded)
+            text = line(recorded) if waits.is_news(recorded) else None
             if text is not None:
                 click.echo(text, err=True)
 
@@ -77,13 +78,14 @@ async def _live(view: RunView) -> AsyncIterator[Show]:
     console = Console(stderr=True)
     glyphs = glyphs_for(console.encoding)
 
-    def draw() -> None:
+    def draw(is_summed_up: bool = False) -> None:
         frame = render(
             view,
             now=datetime.now(UTC),
             width=console.width,
             height=console.height - 1,
             glyphs=glyphs,
+            is_summed_up=is_summed_up,
         )
         live.update(frame, refresh=True)
 
@@ -100,7 +102,7 @@ async def _live(view: RunView) -> AsyncIterator[Show]:
             tasks.start_soon(keep_drawing)
             yield view.apply
             tasks.cancel_scope.cancel()
-        draw()
+        draw(is_summed_up=sys.stdout.isatty())
 
 
 def _show_json(recorded: Recorded) -> None:

@@ -8,6 +8,7 @@ import time
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 import click
@@ -17,8 +18,9 @@ from rich.console import Console
 from mas import __version__
 from mas.cli.options import config_option, debug_option, json_option, read_config
 from mas.cli.tables import Check, CheckState, doctor_table
-from mas.config import Config
+from mas.config import Config, Limits
 from mas.errors import MasError
+from mas.supervisor.claude import configured_prices
 from mas.supervisor.services import open_services
 
 _OLDEST_PYTHON = (3, 11)
@@ -41,6 +43,7 @@ def doctor(as_json: bool, config_path: Path | None) -> int:
         _python(),
         _cli(),
         _credentials(config),
+        _gateway(config),
         *anyio.run(_servers, config),
         *_sandbox_tools(),
         _disk("disk for MAS_HOME", config.home),
@@ -98,7 +101,6 @@ def _cli() -> Check:
 
 def _credentials(config: Config) -> Check:
     credentials = config.credentials
-    address = credentials.base_url or "https://api.anthropic.com"
     if not credentials.found:
         return Check(
             "credentials",
@@ -107,8 +109,51 @@ def _credentials(config: Config) -> Check:
             "set ANTHROPIC_API_KEY; mas demo works without",
         )
     kind = "ANTHROPIC_API_KEY" if credentials.api_key else "ANTHROPIC_AUTH_TOKEN"
-    detail = f"{kind} is set, for {address} (not tried: that would cost)"
+    detail = f"{kind} is set (not tried: that would cost)"
     return Check("credentials", CheckState.OK, detail, "")
+
+
+def _gateway(config: Config) -> Check:
+    """What agents go through to Claude: where it asks, and what it knows of costs."""
+    try:
+        prices = configured_prices(config)
+    except MasError as error:
+        return Check("gateway", CheckState.WRONG, error.message, error.hint)
+    claude = config.claude
+    models = [claude.model, claude.planner_model, *(it.model for it in config.roster)]
+    wanted = list(dict.fromkeys(filter(None, models)))
+    unknown = [model for model in wanted if prices.of(model) is None]
+    known = [model for model in wanted if model not in unknown]
+    told = [f"asks Claude at {_host(config.credentials.base_url)}"]
+    if known:
+        told.append(f"knows what {', '.join(known)} costs (table of {prices.date})")
+    if unknown:
+        told.append(f"does not know what {', '.join(unknown)} costs")
+    told.append(_budgets(config.limits))
+    detail = "; ".join(told)
+    if not unknown:
+        return Check("gateway", CheckState.OK, detail)
+    hint = f'add [prices."{unknown[0]}"] to mas.toml, or no budget in USD counts it'
+    return Check("gateway", CheckState.WARNING, detail, hint)
+
+
+def _host(base_url: str | None) -> str:
+    """The address without what may be secret in it."""
+    if base_url is None:
+        return "api.anthropic.com"
+    return urlsplit(base_url).netloc.rpartition("@")[2] or "an address without a host"
+
+
+def _budgets(limits: Limits) -> str:
+    named = [
+        (limits.budget_usd, "${:.2f} a task"),
+        (limits.budget_tokens, "{:,} tokens a task"),
+        (limits.budget_usd_per_day, "${:.2f} a day"),
+    ]
+    budgets = [form.format(most) for most, form in named if most is not None]
+    if not budgets:
+        return "no budget is set: --budget USD"
+    return f"budget {', '.join(budgets)}"
 
 
 async def _servers(config: Config) -> list[Check]:

@@ -6,8 +6,10 @@ from datetime import datetime
 from rich.cells import cell_len
 
 from mas.cli.grid import Cell, Line
-from mas.cli.text import Glyphs, clock, cost, fit, tokens
+from mas.cli.text import Glyphs, clock, fit
+from mas.cli.usage import cost_words, token_words
 from mas.core.view import RunView, State
+from mas.gateway.budget import WARN_AT
 
 STYLES = {
     State.PENDING: "dim",
@@ -29,31 +31,51 @@ def footer(view: RunView, now: datetime, width: int, glyphs: Glyphs) -> Line:
     """As much as fits in ``width``: the parts that matter least are left out first."""
     total = len(view.subtasks)
     ratio: Line = [(f"{view.counts[State.COMPLETED]}/{total}", "bold")]
-    used = view.usage
-    taken = tokens(used.tokens)
-    parts: dict[str, Line] = {
-        "ratio": ratio,
-        "clock": [(clock(view.elapsed_s(now)), "dim")],
-        "words": counts_in_words(view, glyphs),
-        "signs": _counts_in_signs(view, glyphs),
-        "bar": [(" " * _BAR_LEAST, "")],
-        "cost": [(cost(used.cost_usd), "dim")],
-        "tokens": [(f"{taken} tokens" if taken else "", "dim")],
+    parts: dict[str, list[Line]] = {
+        "ratio": [ratio],
+        "clock": [[(clock(view.elapsed_s(now)), "dim")]],
+        "counts": [counts_in_words(view, glyphs), _counts_in_signs(view, glyphs)],
+        "bar": [[(" " * _BAR_LEAST, "")]],
+        "cost": _cost(view),
+        "tokens": _tokens(view),
     }
+    wanted = list(parts)
+    if view.budget_usd is not None:  # then what is left of it is why people look
+        wanted.remove("cost")
+        wanted.insert(2, "cost")
     kept: dict[str, Line] = {}
     left = width
-    for name, part in parts.items():
-        needed = _width(part) + (_GAP if kept else 0)
-        doubled = name == "signs" and "words" in kept
-        if _width(part) and not doubled and needed <= left:
+    for name in wanted:
+        gap = _GAP if kept else 0
+        fitting = (part for part in parts[name] if 0 < _width(part) <= left - gap)
+        if part := next(fitting, None):
             kept[name] = part
-            left -= needed
+            left -= _width(part) + gap
     if "bar" in kept:
         kept["bar"] = bar(view, min(_BAR_MOST, _BAR_LEAST + left), glyphs)
     if not kept:
         return [(fit(ratio[0][0], width, ""), "bold")]
-    order = ("bar", "ratio", "words", "signs", "tokens", "cost", "clock")
+    order = ("bar", "ratio", "counts", "tokens", "cost", "clock")
     return join([kept[name] for name in order if name in kept], " " * _GAP)
+
+
+def _cost(view: RunView) -> list[Line]:
+    """What the task cost, of its budget where it has one; the longest form first."""
+    used, budget_usd = view.usage, view.budget_usd
+    style = _budget_style(used.cost_usd, budget_usd)
+    return [[(cost_words(used, budget_usd), style)], [(cost_words(used), style)]]
+
+
+def _tokens(view: RunView) -> list[Line]:
+    used, budget = view.usage, view.budget_tokens
+    style = _budget_style(used.tokens, budget)
+    return [[(token_words(used, budget), style)], [(token_words(used), style)]]
+
+
+def _budget_style(used: float, budget: float | None) -> str:
+    if budget is None or used < WARN_AT * budget:
+        return "dim"
+    return "yellow" if used < budget else "red"
 
 
 def bar(view: RunView, width: int, glyphs: Glyphs) -> Line:

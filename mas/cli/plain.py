@@ -3,10 +3,11 @@
 The lines are ASCII but for what others wrote. Pure, but for the local time zone.
 """
 
-from datetime import tzinfo
+from datetime import timedelta, tzinfo
 from typing import assert_never
 
-from mas.cli.text import cost, duration, sentences, span, tokens, visible
+from mas.cli.text import duration, sentences, span, visible, wait
+from mas.cli.usage import cost_words, token_words
 from mas.core.events import (
     AgentLost,
     AgentReady,
@@ -14,7 +15,6 @@ from mas.core.events import (
     AttemptProgress,
     AttemptStarted,
     CancelAccepted,
-    Event,
     Noticed,
     PlanAccepted,
     Recorded,
@@ -35,7 +35,7 @@ def line(recorded: Recorded, *, zone: tzinfo | None = None) -> str | None:
 
     The time is that of ``zone``, by default the local one.
     """
-    told = _subject_and_text(recorded.event, recorded.task_id)
+    told = _subject_and_text(recorded)
     if told is None:
         return None
     subject, text = told
@@ -43,7 +43,38 @@ def line(recorded: Recorded, *, zone: tzinfo | None = None) -> str | None:
     return f"{at:%H:%M:%S}  {visible(subject)}  {visible(text)}"
 
 
-def _subject_and_text(event: Event, task_id: str) -> tuple[str, str] | None:
+class Waits:
+    """Knows which waits have been told: what comes and goes is told now and then."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, Recorded] = {}
+
+    def is_news(self, recorded: Recorded) -> bool:
+        """Whether it says more than what was told; a wait it is taken to be told now.
+
+        So it is for all that is no wait.
+        """
+        event = recorded.event
+        if not isinstance(event, Waiting):
+            return True
+        former = self._told.get(event.reason)
+        if former and recorded.at - former.at < _AGAIN:
+            assert isinstance(former.event, Waiting)
+            ends, said = event.until, former.event.until
+            if ends is None or (said is not None and ends - said < _LONGER):
+                return False
+        self._told[event.reason] = recorded
+        return True
+
+
+_AGAIN = timedelta(seconds=30)
+_LONGER = timedelta(seconds=5)
+"""A wait that was told is told again after the one, or where it lasts the other longer.
+"""
+
+
+def _subject_and_text(recorded: Recorded) -> tuple[str, str] | None:
+    event, task_id = recorded.event, recorded.task_id
     match event:
         case TaskCreated():
             return "task", f"{task_id[:8]}: {event.description}"
@@ -70,7 +101,9 @@ def _subject_and_text(event: Event, task_id: str) -> tuple[str, str] | None:
             text = _subtask(event)
             return (event.subtask_id, text) if text else None
         case Waiting():
-            return ("task", f"waiting: {event.reason}") if event.reason else None
+            left = event.until - recorded.at if event.until else None
+            text = wait(event.reason, left.total_seconds() if left else None)
+            return ("task", text) if event.reason else None
         case Noticed():
             return "task", event.text
         case CancelAccepted():
@@ -99,10 +132,9 @@ def _count(number: int, noun: str) -> str:
 def _attempt(event: AttemptFinished) -> str | None:
     """How an attempt ended, where the subtask's end does not say it."""
     if event.status is Status.COMPLETED:
-        used = [f"{count} tokens"] if (count := tokens(event.usage.tokens)) else []
-        used += [price] if (price := cost(event.usage.cost_usd)) else []
         took = f"completed in {duration(event.execution_time)} by {event.agent_id}"
-        return ", ".join([took, *used])
+        used = [token_words(event.usage), cost_words(event.usage)]
+        return ", ".join([took, *filter(None, used)])
     if event.retry_in_s is None:
         return None
     failed = f"try {event.attempt} failed: {event.error or event.status.value}"

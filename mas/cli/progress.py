@@ -16,7 +16,8 @@ from mas.cli.footer import STYLES, footer
 from mas.cli.grid import Cell, Column, Drawing, Line, Lines, arrange
 from mas.cli.selection import Row, select
 from mas.cli.summary import ended_as, summary
-from mas.cli.text import Glyphs, cost, duration, name_some, sentences, span, tokens
+from mas.cli.text import Glyphs, duration, name_some, sentences, span, wait
+from mas.cli.usage import cost_cell, tokens_cell
 from mas.core.view import AgentState, RunView, State, SubtaskView
 
 __all__ = ["render", "summary"]
@@ -38,14 +39,17 @@ def render(
     width: int,
     height: int,
     glyphs: Glyphs | None = None,
+    is_summed_up: bool = False,
 ) -> RenderableType:
     """The screen of ``view`` at ``now``, at most ``width`` by ``height``.
 
-    Without ``glyphs`` it is drawn with what the console's encoding can show.
+    Without ``glyphs`` it is drawn with what the console's encoding can show. Where it
+    ``is_summed_up`` below the screen, nothing is said here that the summary says.
     """
 
     def draw(glyphs: Glyphs) -> list[Line]:
-        return _draw(_Frame(view, now, max(1, width), glyphs), max(1, height))
+        frame = _Frame(view, now, max(1, width), glyphs, is_summed_up)
+        return _draw(frame, max(1, height))
 
     return Lines(draw(glyphs)) if glyphs else Drawing(lambda _, found: draw(found))
 
@@ -66,6 +70,7 @@ class _Frame(Struct, frozen=True):
     now: datetime
     width: int
     glyphs: Glyphs
+    is_summed_up: bool
 
     def header(self) -> list[Line]:
         """The task, and its id, by which other commands know it."""
@@ -82,6 +87,13 @@ class _Frame(Struct, frozen=True):
 
     def notes(self) -> list[Line]:
         """What holds for the task as a whole, one line each, worst first."""
+        notes = self._now()
+        if not self.is_summed_up:
+            notes = [*self._end(), *notes, *self._notices()]
+        return [self._sentence(f"! {text}", style) for text, style in notes]
+
+    def _end(self) -> list[Cell]:
+        """Why it did not end well."""
         view, notes = self.view, list[Cell]()
         if view.error:
             notes.append((view.error, "red"))
@@ -89,17 +101,25 @@ class _Frame(Struct, frozen=True):
             why = f"{ended_as(view)}: {view.suspended.reason}"
             told = sentences(why, view.suspended.hint)
             notes.append((told, "yellow"))
+        return notes
+
+    def _now(self) -> list[Cell]:
+        """What is waited for, and who is not there."""
+        view, notes = self.view, list[Cell]()
         if view.waiting and view.subtasks:
-            notes.append((f"{view.waiting}, for {self._waited()}", "yellow"))
+            since = "" if view.waiting_until else f", for {self._waited()}"
+            notes.append((f"{self._waiting(view.waiting)}{since}", "yellow"))
         for agent in view.agents.values():
             if agent.state is AgentState.RETIRED:
                 told = f"{agent.id} is out of this run: {agent.error}"
                 notes.append((told, "red"))
             elif agent.state is AgentState.LOST:
                 notes.append((f"{agent.id} starts again: {agent.error}", "yellow"))
-        if view.warning:
-            notes.append((view.warning, "yellow"))
-        return [self._sentence(f"! {text}", style) for text, style in notes]
+        return notes
+
+    def _notices(self) -> list[Cell]:
+        texts = [self.view.warning, *(it.text for it in self.view.notices)]
+        return [(text, "yellow") for text in texts if text]
 
     def opening(self) -> list[Line]:
         """What there is to see before there is a plan."""
@@ -107,13 +127,19 @@ class _Frame(Struct, frozen=True):
         if view.status.is_final or view.suspended:
             return []
         sign = self.glyphs.states[State.RUNNING]
-        doing = f"{view.waiting or 'planning'}{self.glyphs.ellipsis} {self._waited()}"
+        doing = self._waiting(view.waiting) if view.waiting else "planning"
+        if not (view.waiting and view.waiting_until):
+            doing += f"{self.glyphs.ellipsis} {self._waited()}"
         ready = [a.id for a in view.agents.values() if a.state is AgentState.READY]
         told = f"{len(ready)} ready: {', '.join(ready)}" if ready else "starting"
         return [
             self._sentence(f"{sign} {doing}", STYLES[State.RUNNING]),
             [("  ", ""), (self.glyphs.crop(f"agents {told}", self.width - 2), "dim")],
         ]
+
+    def _waiting(self, reason: str) -> str:
+        until = self.view.waiting_until
+        return wait(reason, (until - self.now).total_seconds() if until else None)
 
     def _waited(self) -> str:
         since = self.view.waiting_since if self.view.waiting else self.view.started_at
@@ -161,9 +187,9 @@ class _Frame(Struct, frozen=True):
             (visible(name_some(subtask.needs, _needs_most(self.width))), "dim"),
             (visible(subtask.agent_id or ""), style if state in _MOVING else ""),
             ("" if took_s is None else duration(took_s), ""),
-            (tokens(usage.tokens), ""),
-            (cost(usage.cost_usd), ""),
-            (last, style if troubled else aside),
+            (tokens_cell(usage), ""),
+            (cost_cell(usage), ""),
+            (last, "yellow" if subtask.held else style if troubled else aside),
         ]
 
     def _subagent(self, row: Row) -> Line:
@@ -207,6 +233,6 @@ def _columns(view: RunView, width: int, glyphs: Glyphs) -> list[Column]:
         Column("agent", most=12 * medium),
         Column("time", right=True, most=7, floor=5, gap=1),
         Column("tokens", right=True, most=7 * medium, gap=1),
-        Column("cost", right=True, most=8 * medium, floor=5 * medium),
+        Column("cost", right=True, most=9 * medium, floor=5 * medium),
         Column("last", most=last * wide, floor=last * wide, flexible=True, least=8),
     ]

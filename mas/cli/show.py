@@ -7,56 +7,75 @@ from typing import Any
 import anyio
 import click
 import msgspec
+from msgspec import Struct
 from rich.console import Console
 
 from mas.cli.options import config_option, debug_option, json_option, read_config
 from mas.cli.tables import task_details
 from mas.config import Config
 from mas.core.events import Recorded, TaskCreated
+from mas.core.spending import add_up
 from mas.core.view import RunView
-from mas.model import SubtaskResult, Task
+from mas.model import ModelCall, SubtaskResult, Task
 from mas.supervisor.services import open_store
+
+
+class Records(Struct, frozen=True):
+    """All that is recorded of a task."""
+
+    task: Task
+    results: list[SubtaskResult]
+    events: list[Recorded]
+    calls: list[ModelCall]
 
 
 @click.command()
 @click.argument("task")
+@click.option("--calls", "lists_calls", is_flag=True, help="List each call of Claude.")
 @json_option
 @config_option
 @debug_option
-def show(task: str, as_json: bool, config_path: Path | None) -> int:
-    """Show the state and the results of TASK.
+def show(task: str, lists_calls: bool, as_json: bool, config_path: Path | None) -> int:
+    """Show the state and the results of TASK, and what it took.
 
     TASK is an id, the beginning of one that fits no other, or - for the latest.
     """
     config = read_config(config_path)
-    found, results, events = anyio.run(_read, config, task)
+    found = anyio.run(_read, config, task)
     if as_json:
-        click.echo(msgspec.json.encode(document(found, results, events)))
+        click.echo(msgspec.json.encode(document(found, lists_calls=lists_calls)))
         return 0
     details = task_details(
-        found,
-        results,
-        _view(events),
+        found.task,
+        found.results,
+        _view(found.events),
         now=datetime.now(UTC),
-        folder=_folder(events) or config.files.path / found.id,
+        folder=_folder(found.events) or config.files.path / found.task.id,
+        calls=found.calls,
+        lists_calls=lists_calls,
     )
     Console().print(details, crop=False)  # a path is for copying: never cut
     return 0
 
 
-def document(
-    task: Task, results: list[SubtaskResult], events: list[Recorded]
-) -> dict[str, Any]:
-    """The task as JSON: the plan with each subtask's status, a row an attempt."""
+def document(found: Records, *, lists_calls: bool = False) -> dict[str, Any]:
+    """The task as JSON: the plan with each subtask's status, a row an attempt.
+
+    ``spending`` is what its calls of Claude took; ``calls`` are they, where wanted.
+    """
+    task = found.task
     fields: dict[str, Any] = msgspec.to_builtins(task)
     del fields["plan"]
     fields["status"] = task.shown_status
-    statuses = _view(events).statuses()
+    statuses = _view(found.events).statuses()
     fields["subtasks"] = [
         {**msgspec.to_builtins(subtask), "status": statuses[subtask.id].value}
         for subtask in (task.plan.subtasks if task.plan else ())
     ]
-    return {"task": fields, "subtask_results": results}
+    fields["spending"] = msgspec.to_builtins(add_up(found.calls))
+    if lists_calls:
+        fields["calls"] = msgspec.to_builtins(found.calls)
+    return {"task": fields, "subtask_results": found.results}
 
 
 def _view(events: list[Recorded]) -> RunView:
@@ -74,9 +93,12 @@ def _folder(events: list[Recorded]) -> Path | None:
     return None
 
 
-async def _read(
-    config: Config, prefix: str
-) -> tuple[Task, list[SubtaskResult], list[Recorded]]:
+async def _read(config: Config, prefix: str) -> Records:
     async with open_store(config) as store:
         task = await store.find_task(prefix)
-        return task, await store.results(task.id), await store.events(task.id)
+        return Records(
+            task,
+            await store.results(task.id),
+            await store.events(task.id),
+            await store.calls(task.id),
+        )

@@ -8,12 +8,14 @@ from rich.console import RenderableType
 
 from mas.cli.footer import STYLES, counts_in_words
 from mas.cli.grid import Drawing, Line, Lines
-from mas.cli.text import Glyphs, cost, harmless, sentences, span, tokens, wrap
+from mas.cli.text import Glyphs, harmless, sentences, span, wrap
+from mas.cli.usage import cache_share, cache_words, cost_words, token_words
 from mas.core.view import RunView, State
 from mas.model import Status
 
 _FILES_SHOWN = 12
 _FAILURES_SHOWN = 10
+_NOTICES_SHOWN = 10
 _LINES_SHOWN = 8
 """Of one text that a model wrote; the rest is behind ``mas show``."""
 
@@ -67,7 +69,10 @@ class _Summary:
             others = "".join(text for text, _ in counts_in_words(view, self.glyphs))
             parts += [f"{done} of {len(view.subtasks)} subtasks done", others]
         if view.usage.tokens:
-            parts += [f"{tokens(view.usage.tokens)} tokens", cost(view.usage.cost_usd)]
+            cached = cache_words(cache_share(view.usage))
+            taken = token_words(view.usage, view.budget_tokens)
+            parts.append(f"{taken} ({cached})" if cached else taken)
+            parts.append(cost_words(view.usage, view.budget_usd))
         text = f" {self.glyphs.dot} ".join(part for part in parts if part)
         style = "yellow" if view.suspended else STYLES[state]
         yield from self._block(self.glyphs.states[state], style, text, "bold")
@@ -76,8 +81,9 @@ class _Summary:
         if view.suspended:
             told = sentences(view.suspended.reason, view.suspended.hint)
             yield from self._block("", "", told, "")
-        if view.warning:
-            yield from self._block("!", "yellow", view.warning, "yellow")
+        notices = [notice.text for notice in view.notices[:_NOTICES_SHOWN]]
+        for note in (view.warning, *notices):
+            yield from self._block("!", "yellow", note or "", "yellow")
 
     def failures(self) -> Iterator[Line]:
         """Each subtask that failed, and why."""

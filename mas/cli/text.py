@@ -6,6 +6,7 @@ no escape sequence, no markup, no change of direction.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import ceil
 from unicodedata import category
 
 from msgspec import Struct
@@ -181,6 +182,13 @@ def duration(seconds: float) -> str:
     return f"{max(0.0, seconds):.1f}s" if seconds < 59.95 else clock(seconds)
 
 
+def brief(seconds: float) -> str:
+    """The same where less than a second matters: 12 ms, 1.2s."""
+    return (
+        f"{max(0.0, seconds) * 1000:.0f} ms" if seconds < 0.9995 else duration(seconds)
+    )
+
+
 def clock(seconds: float) -> str:
     """0:41, 1:07, 1:02:03, 4d 4h."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
@@ -202,6 +210,17 @@ def span(seconds: float) -> str:
         hours, rest = divmod(whole // 60, 60)
         return f"{hours} h {rest} min" if rest else f"{hours} h"
     return f"{whole // 86400} days"
+
+
+def wait(reason: str, left_s: float | None) -> str:
+    """What is waited for and, where that is known, for how long: waiting for x, 38 s.
+
+    Where the time is over it is being tried.
+    """
+    words = f"waiting for {reason}"
+    if left_s is None:
+        return words
+    return f"{words}, {span(ceil(left_s))}" if left_s > 0 else f"{words}, trying again"
 
 
 def age(seconds: float) -> str:

@@ -139,19 +139,23 @@ class AttemptProgress(_Event, frozen=True, kw_only=True, tag="attempt_progress")
     """started, running, completed or failed, where ``subagent`` is set."""
     usage: Usage | None = None
     """All of the attempt so far, where known."""
+    held: bool | None = None
+    """Whether it waits for its turn at Claude; None where nothing is said of it."""
 
 
 class Waiting(_Event, frozen=True, kw_only=True, tag="waiting"):
     reason: str
-    """Empty: nothing is waited for any more."""
+    """What is waited for: the plan. Empty: nothing is, any more."""
     until: datetime | None = None
-    """When that ends, where it is known."""
+    """When that ends, or is tried again, where it is known."""
 
 
 class Noticed(_Event, frozen=True, kw_only=True, tag="notice"):
     """Something that a person should know, and that stops nothing."""
 
     text: str
+    is_passing: bool = False
+    """True: it says how far something is, and the task's end says how far it came."""
 
 
 Fact = (

@@ -78,6 +78,8 @@ class SubtaskView(Struct, kw_only=True):
     attempt: int = 0
     activity: str = ""
     """What its agent said last."""
+    held: bool = False
+    """Whether its live attempt waits for its turn at Claude."""
     error: str | None = None
     retry_at: datetime | None = None
     retry_wait_s: float = 0.0
@@ -133,6 +135,8 @@ class SubtaskView(Struct, kw_only=True):
     def progress(self, event: AttemptProgress) -> None:
         if event.usage is not None:
             self.spending = event.usage
+        if event.held is not None:
+            self.held = event.held
         if event.subagent is None:
             self.activity = event.activity or self.activity
             return
@@ -157,6 +161,7 @@ class SubtaskView(Struct, kw_only=True):
         """Nobody works on it since ``at``; how its attempt ended may be said later."""
         self.took_s = self.elapsed_s(at)
         self.subagents = {}
+        self.held = False
         self.retry_at = None
 
     def close(self, at: datetime) -> Usage:

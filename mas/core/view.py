@@ -67,9 +67,12 @@ class RunView:
         """What the whole task waits for: planning, a server, a limit."""
         self.waiting_since: datetime | None = None
         self.waiting_until: datetime | None = None
-        """When that ends, where it is known."""
-        self.notices: list[str] = []
+        """When that ends, or is tried again, where it is known."""
+        self.notices: list[Noticed] = []
         """What a person should know, each once, oldest first."""
+        self.budget_usd: float | None = None
+        self.budget_tokens: int | None = None
+        """What the task may use, over all its runs; None is no limit."""
         self.suspended: TaskSuspended | None = None
         self.error: str | None = None
         self.result: dict[str, Any] = {}
@@ -131,6 +134,8 @@ class RunView:
                 return f"{due}: {subtask.error or 'the last one failed'}"
             case State.FAILED | State.CANCELLED:
                 return self._with_try(subtask, subtask.error or "")
+            case State.RUNNING if subtask.held:
+                return self._with_try(subtask, "waits for its turn at Claude")
             case State.RUNNING | State.COMPLETED:
                 return self._with_try(subtask, subtask.activity)
 
@@ -178,12 +183,14 @@ class RunView:
         match event:
             case TaskCreated():
                 self.description = event.description
+                self._set_budget(event)
                 self._begin(at)
             case PlanAccepted():
                 self._begin(at)
                 self._take_plan(event)
             case TaskResumed():
                 self._break_off()  # the former run may have been killed
+                self._set_budget(event)
                 self._begin(at)
             case AgentReady():
                 self._begin(at)
@@ -208,11 +215,10 @@ class RunView:
                 pass  # what follows from it is told by other facts
             case Waiting():
                 self._begin(at)
-                self.waiting, self.waiting_since = event.reason or None, at
-                self.waiting_until = event.until
+                self._wait(event, at)
             case Noticed():
-                if event.text not in self.notices:
-                    self.notices.append(event.text)
+                if event not in self.notices:
+                    self.notices.append(event)
             case TaskSuspended():
                 self._break_off()
                 self.suspended = event
@@ -232,6 +238,19 @@ class RunView:
         if self.status is Status.PENDING:
             self.status = Status.IN_PROGRESS
 
+    def _set_budget(self, event: TaskCreated | TaskResumed) -> None:
+        self.budget_usd, self.budget_tokens = event.budget_usd, event.budget_tokens
+
+    def _wait(self, event: Waiting, at: datetime) -> None:
+        if event.reason != self.waiting:
+            self.waiting_since = at
+        self.waiting, self.waiting_until = event.reason or None, event.until
+
+    def _go_on(self) -> None:
+        """Something happened; what has a time of its own is waited for all the same."""
+        if self.waiting_until is None:
+            self.waiting = None
+
     def _break_off(self) -> None:
         """Its agents are gone; somebody may go on with the task later."""
         self._end()
@@ -242,7 +261,8 @@ class RunView:
     def _end(self) -> None:
         """Nobody works on the task since the last fact, whatever was said before."""
         last, self._working_at = self._working_at, None
-        self.waiting = None
+        self.waiting = self.waiting_until = None
+        self.notices = [notice for notice in self.notices if not notice.is_passing]
         if last is None:
             return
         for subtask in self._open.values():
@@ -260,7 +280,8 @@ class RunView:
     def _take_plan(self, event: PlanAccepted) -> None:
         if self.subtasks:
             return
-        self.waiting, self.warning = None, event.warning
+        self._go_on()
+        self.warning = event.warning
         self._spent += event.usage
         by_key = {subtask.id: subtask for subtask in event.plan.subtasks}
         for stage, keys in enumerate(stages(event.plan), start=1):
@@ -285,7 +306,7 @@ class RunView:
         subtask = self.subtasks.get(event.subtask_id)
         if subtask is None or event.attempt <= subtask.attempt:
             return
-        self.waiting = None
+        self._go_on()
         self._close(subtask, at)
         self._open[subtask.id] = subtask
         subtask.start(event, at)
@@ -305,7 +326,7 @@ class RunView:
     def _finish_attempt(
         self, subtask: SubtaskView, event: AttemptFinished, at: datetime
     ) -> None:
-        self.waiting = None
+        self._go_on()
         del self._open[subtask.id]
         self._spent += subtask.finish(event, at)
         if subtask.retry_at is not None:
@@ -320,7 +341,7 @@ class RunView:
         state = _FINAL.get(event.status)
         if subtask is None or state is None:
             return
-        self.waiting = None
+        self._go_on()
         self._close(subtask, at)
         subtask.agent_id = event.agent_id or subtask.agent_id
         subtask.error = event.error or subtask.error

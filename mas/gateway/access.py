@@ -4,7 +4,7 @@ import hashlib
 import secrets
 from urllib.parse import unquote
 
-from mas.gateway.exchange import Caller, Headers, Request
+from mas.gateway.exchange import Caller, Headers, Request, header
 
 _HOP_BY_HOP = frozenset(
     {
@@ -88,27 +88,32 @@ def named(caller: Caller) -> str:
 
 def check_place(target: bytes, headers: Headers) -> None:
     """DeniedError for a request to another host, or for more than a model's call."""
-    host = next((value for name, value in headers if name == b"host"), b"")
-    name = host.decode("latin-1").rpartition(":")[0] or host.decode("latin-1")
-    if not target.startswith(b"/") or name not in _LOOPBACK:
+    host, _, port = header(headers, b"host").casefold().rpartition(":")
+    if not target.startswith(b"/") or (host or port) not in _LOOPBACK:
         raise DeniedError(
             403, "requests to other hosts do not pass; the gateway is for Claude alone"
         )
-    parts = _segments(target)
+    path = f"/{'/'.join(_segments(target))}/"
     for closed in _BEYOND_A_CALL:
-        if parts[1 : 1 + len(closed.split("/"))] == closed.split("/"):
+        if f"/{closed}/" in path:
             raise DeniedError(
                 403, f"/v1/{closed} is not for agents: their token is for model calls"
             )
 
 
 def _segments(target: bytes) -> list[str]:
-    """The path as the server would resolve it, however it is written."""
+    """The path as the server may resolve it, however it is written.
+
+    DeniedError where it leaves what the base URL stands for.
+    """
     path = unquote(target.partition(b"?")[0].decode("latin-1")).partition("?")[0]
     parts: list[str] = []
-    for part in path.casefold().split("/"):
+    for written in path.casefold().replace("\\", "/").split("/"):
+        part = written.partition(";")[0].strip()
         if part == "..":
-            del parts[-1:]
+            if not parts:
+                raise DeniedError(403, "a path that climbs above its root")
+            parts.pop()
         elif part not in ("", "."):
             parts.append(part)
     return parts
@@ -120,7 +125,7 @@ def forwarded_headers(request: Request, *, host: str, credentials: Headers) -> H
     Only what concerns the two connections is changed: ``host`` is the upstream's, and
     hop-by-hop headers are left out.
     """
-    dropped = _HOP_BY_HOP | _named_by_connection(request.headers)
+    dropped = _about_the_connection(request.headers)
     kept: list[tuple[bytes, bytes]] = []
     ours = list(credentials)
     for name, value in request.headers:
@@ -131,19 +136,24 @@ def forwarded_headers(request: Request, *, host: str, credentials: Headers) -> H
             ours = []
         elif name not in dropped:
             kept.append((name, value))
-    if request.body and not request.header(b"content-length"):  # it came in chunks
+    if request.header(b"transfer-encoding"):  # it came in chunks
         kept.append((b"content-length", b"%d" % len(request.body)))
     return (*kept, *ours)
 
 
 def answered_headers(headers: Headers) -> Headers:
     """An answer's headers as they go back to the client."""
-    dropped = _HOP_BY_HOP | _named_by_connection(headers)
+    dropped = _about_the_connection(headers)
     return tuple((k, v) for k, v in headers if k not in dropped)
 
 
-def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    values = [value for name, value in headers if name == b"connection"]
-    return frozenset(
-        name.strip().lower() for value in values for name in value.split(b",")
-    )
+def _about_the_connection(headers: Headers) -> frozenset[bytes]:
+    """The names of those that do not go on."""
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            named |= {each.strip().lower() for each in value.split(b",")}
+    named.discard(b"content-length")  # no header can take the frame away
+    if header(headers, b"transfer-encoding"):
+        named.add(b"content-length")  # which that overrules
+    return _HOP_BY_HOP | named

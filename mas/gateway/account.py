@@ -17,13 +17,15 @@ from mas.model import CallState, ModelCall
 
 _LOOK_EVERY_S = 0.5
 """Between two looks at what a running answer has used."""
+_MODEL_CHARACTERS = 200
 _SUBAGENT = b"x-claude-code-agent-id"
 
 
 class Book:
     """Opens an account for each call; what it takes goes to ledger and budget.
 
-    ``notice`` hears what a person should know: a budget nearly used, an unknown price.
+    ``notice`` hears what a person should know: an unknown price. ``warn`` hears of a
+    budget nearly used, and is ``notice`` where it is not given.
     """
 
     def __init__(
@@ -32,11 +34,13 @@ class Book:
         budget: Budget,
         prices: Prices,
         notice: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self._ledger = ledger
         self._budget = budget
         self._prices = prices
         self._notice = notice
+        self._warn = warn or notice
         self._unpriced: set[str] = set()
 
     def open(self, request: Request, *, held_s: float) -> "Account":
@@ -71,7 +75,7 @@ class Book:
                 f'cost is not; add [prices."{call.model}"] to mas.toml'
             )
         if warning := self._budget.warning():
-            self._notice(warning)
+            self._warn(warning)
 
 
 class Account:
@@ -147,9 +151,12 @@ class _Head(Struct):
     model: str = ""
 
 
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
 def model_of(body: bytes) -> str:
-    """The model that a request names; empty where it names none."""
+    """The model that a request names, within reason; empty where it names none."""
     try:
-        return msgspec.json.decode(body, type=_Head).model
+        return _decode_head(body).model[:_MODEL_CHARACTERS]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""

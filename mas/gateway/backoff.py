@@ -50,23 +50,24 @@ class Wait(Struct, frozen=True, kw_only=True):
     until_s: float
     """Monotonic; when something may be sent again. Past: it is being tried."""
     reason: str = ""
+    is_named: bool = True
+    """Whether Claude said so; else it is our own guess of when to try."""
 
     def left_s(self, now: float) -> float:
         return max(0.0, self.until_s - now)
 
-    def words(self, now: float) -> str:
-        """For people, in a line."""
-        left = math.ceil(self.left_s(now))
-        then = f"next try in {left} s" if left else "trying again"
+    @property
+    def words(self) -> str:
+        """For people: what is waited for, without the time."""
         match self.kind:
             case WaitKind.RATE_LIMIT:
-                return f"waiting for the rate limit, {left} s"
+                return "the rate limit"
             case WaitKind.OVERLOAD:
-                return f"Claude is overloaded, {then}"
+                return "Claude, which is overloaded"
             case WaitKind.OUTAGE:
-                return f"Claude cannot be reached ({self.reason}), {then}"
+                return f"Claude, which cannot be reached ({self.reason})"
             case WaitKind.PACE:
-                return f"sending slowly after the rate limit, next in {left} s"
+                return "a turn: requests go out slowly after the rate limit"
 
 
 _SUBJECTS = {
@@ -131,6 +132,7 @@ class Backoff:
         """Rounds that were refused since a success."""
         self._refused_as = WaitKind.RATE_LIMIT
         self._blocked_until = -math.inf
+        self._is_block_named = False
         self._held_since: float | None = None
         self._trouble_since: float | None = None
 
@@ -220,12 +222,20 @@ class Backoff:
         claims = [claim for claim in self._pending if claim.seq is None]
         breaker = self._breaker
         if breaker.is_open and self._pending:
-            until_s = breaker.probe_at
-            return Wait(kind=WaitKind.OUTAGE, until_s=until_s, reason=breaker.reason)
+            return Wait(
+                kind=WaitKind.OUTAGE,
+                until_s=breaker.probe_at,
+                reason=breaker.reason,
+                is_named=breaker.is_probe_named,
+            )
         if not claims:
             return None
         if now < self._blocked_until:
-            return Wait(kind=self._refused_as, until_s=self._blocked_until)
+            return Wait(
+                kind=self._refused_as,
+                until_s=self._blocked_until,
+                is_named=self._is_block_named,
+            )
         at = min(self._limits.earliest(each.model, each.tokens, now) for each in claims)
         if now + _SHOWN_S < at < math.inf:
             return Wait(kind=WaitKind.RATE_LIMIT, until_s=round(at, 1))
@@ -237,8 +247,8 @@ class Backoff:
     def suspension(self, now: float, wall: datetime) -> Suspend | None:
         """Whether requests wait for what is too far ahead, or have for too long."""
         wait = self.waiting(now)
-        if wait is not None and wait.left_s(now) > self._longest_wait_s:
-            left_s = wait.left_s(now)
+        left_s = wait.left_s(now) if wait is not None and wait.is_named else 0.0
+        if wait is not None and left_s > self._longest_wait_s:
             until = wall + timedelta(seconds=left_s)
             form = "%H:%M" if until.date() == wall.date() else "%Y-%m-%d %H:%M"
             what = f"{_SUBJECTS[wait.kind]} lasts until {until:{form}}"
@@ -295,14 +305,15 @@ class Backoff:
             if not starts_round:
                 return
             delay_s = retry_delay_s(self._refusals) * (1 + _JITTER * self._jitter())
-            self._block(now + delay_s, kind)
+            self._block(now + delay_s, kind, is_named=False)
         else:
-            self._block(now + named_s, kind)
+            self._block(now + named_s, kind, is_named=True)
 
-    def _block(self, until_s: float, kind: WaitKind) -> None:
+    def _block(self, until_s: float, kind: WaitKind, *, is_named: bool) -> None:
         """Nobody sends before ``until_s``, nor before what was known already."""
         if until_s > self._blocked_until:
             self._blocked_until = until_s
+            self._is_block_named = is_named
             self._refused_as = kind
 
     def _failed(

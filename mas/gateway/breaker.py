@@ -22,6 +22,7 @@ class Breaker:
         self._failed_probes = 0
         self._probe: int | None = None
         self._probe_at = -math.inf
+        self._is_probe_named = False
         self._reason = ""
 
     @property
@@ -37,6 +38,11 @@ class Breaker:
     def probe_at(self) -> float:
         """When the next probe may go, if it is open and none is under way."""
         return self._probe_at
+
+    @property
+    def is_probe_named(self) -> bool:
+        """Whether the upstream itself asked to be left alone until then."""
+        return self._is_probe_named
 
     @property
     def is_probing(self) -> bool:
@@ -75,6 +81,7 @@ class Breaker:
         if self.is_open:
             delay_s = retry_delay_s(self._failed_probes + 1)
             self._probe_at = now + max(delay_s, at_least_s)
+            self._is_probe_named = at_least_s >= delay_s
         return was_open
 
     def left_out(self, seq: int) -> None:

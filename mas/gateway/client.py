@@ -8,14 +8,13 @@ import anyio
 
 from mas.gateway import sse
 from mas.gateway.access import DeniedError
-from mas.gateway.exchange import Headers
+from mas.gateway.exchange import Headers, header
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 MAX_BODY_BYTES = 64 * 2**20
 """Claude itself takes 32 MB; more is a mistake, and would only fill the memory."""
-
 
 _SHOWN_CHARS = 120
 
@@ -27,8 +26,7 @@ class Client:
         self._receive = receive
         self._send = send
         self.method: str = scope["method"]
-        query: bytes = scope.get("query_string", b"")
-        self.target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
+        self.target: bytes = scope["target"]
         self.headers: Headers = tuple(scope["headers"])
         self.has_begun = False
         """Whether the answer's status is sent: nothing else can be said then."""
@@ -37,11 +35,13 @@ class Client:
     def place(self) -> str:
         """Method and path, for people."""
         path = self.target.partition(b"?")[0].decode("latin-1")
-        return f"{self.method} {path[:_SHOWN_CHARS]!r}"
+        return f"{self.method[:_SHOWN_CHARS]} {path[:_SHOWN_CHARS]!r}"
 
     async def body(self) -> bytes:
         """All that it sends; DeniedError where that is too much."""
         parts: list[bytes] = []
+        length = header(self.headers, b"content-length")
+        _check_size(int(length or 0))
         size = 0
         while True:
             message = await self._receive()
@@ -49,10 +49,7 @@ class Client:
                 raise ClientGoneError
             part: bytes = message.get("body", b"")
             size += len(part)
-            if size > MAX_BODY_BYTES:
-                raise DeniedError(
-                    413, f"a request of more than {MAX_BODY_BYTES // 2**20} MiB"
-                )
+            _check_size(size)
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)
@@ -88,6 +85,12 @@ class Client:
         await self.begin(status, headers)
         await self.send(data)
         await self.end()
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY_BYTES:
+        most = MAX_BODY_BYTES // 2**20
+        raise DeniedError(413, f"a request of more than {most} MiB does not pass")
 
 
 class ClientGoneError(Exception):

@@ -5,22 +5,32 @@ upstream. Its answer passes the meter, which tells the ledger what it used.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol
 
 import anyio
 
 from mas.gateway.access import DeniedError, Tokens, answered_headers, check_place
-from mas.gateway.account import Book, model_of
+from mas.gateway.account import Account, Book, model_of
 from mas.gateway.admission import Admission, Turn
 from mas.gateway.backoff import Verdict
 from mas.gateway.budget import Budget
 from mas.gateway.client import Client, ClientGoneError, Receive, Send
-from mas.gateway.exchange import CutError, Request, Upstream, UpstreamError
+from mas.gateway.exchange import (
+    CutError,
+    Request,
+    Response,
+    Upstream,
+    UpstreamError,
+)
 from mas.gateway.wave import FirstWave, Place
 
 _PARKED_S = 90.0
 """A request that may not go out waits so long for its agent to be stopped."""
+_REFUSAL_S = 1.0
+_REFUSAL_BYTES = 64 * 1024
+"""What of a refusal is read before the request waits again."""
 
 
 class Listener(Protocol):
@@ -64,8 +74,7 @@ class Gateway:
         try:
             request = await self._received(client)
         except DeniedError as denied:
-            self._listener.denied(f"{client.place}: {denied.reason}")
-            await client.refuse(denied.status, denied.reason)
+            await self._refuse(client, denied)
             return
         except ClientGoneError:
             return
@@ -104,6 +113,10 @@ class Gateway:
             self._admission.turn(request, model=model_of(request.body)) as turn,
         ):
             while self._may_go():
+                # Its attempt may have ended while it waited.
+                if denied := self._denial(request):
+                    await self._refuse(client, denied)
+                    return
                 if await self._ask(request, turn, client, place):
                     return
                 await turn.again()
@@ -116,6 +129,17 @@ class Gateway:
             if refusal is not None:
                 self.suspend(refusal.reason, refusal.hint)
         return not self._is_suspended
+
+    async def _refuse(self, client: Client, denied: DeniedError) -> None:
+        self._listener.denied(f"{client.place}: {denied.reason}")
+        await client.refuse(denied.status, denied.reason)
+
+    def _denial(self, request: Request) -> DeniedError | None:
+        try:
+            self.tokens.caller(request.headers)
+        except DeniedError as denied:
+            return denied
+        return None
 
     async def _park(self, client: Client) -> None:
         """Say nothing, so that the session goes on later as if it had never asked."""
@@ -135,6 +159,7 @@ class Gateway:
                 account.answered(response)
                 verdict = turn.answered(response.status, response.headers)
                 if verdict is Verdict.WAIT_ON:
+                    await _read_refusal(response, account)
                     return False
                 place.began()
                 await client.begin(response.status, answered_headers(response.headers))
@@ -143,19 +168,29 @@ class Gateway:
                     await client.send(chunk)
                 account.complete()
                 await client.end()
-        except CutError as error:
-            account.fail(error.message)  # the server cuts the client's connection too
         except UpstreamError as error:
             account.fail(error.message)
-            if turn.failed(error) is Verdict.WAIT_ON:
-                return False
-            await client.refuse(502, error.message)
+            if not client.has_begun:  # else the server cuts the client's connection too
+                if turn.failed(error) is Verdict.WAIT_ON:
+                    return False
+                await client.refuse(502, error.message)
         finally:
             account.close()
             self._under_way -= 1
             if self._is_suspended and not self._under_way:
                 self._drained.set()
         return True
+
+
+async def _read_refusal(response: Response, account: Account) -> None:
+    """Hear why, for the ledger; the connection can then be used again."""
+    size = 0
+    with anyio.move_on_after(_REFUSAL_S), suppress(CutError):
+        async for chunk in response.chunks():
+            account.read(chunk)
+            size += len(chunk)
+            if size > _REFUSAL_BYTES:
+                return
 
 
 def _local_time() -> datetime:

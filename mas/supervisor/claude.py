@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
@@ -14,7 +15,7 @@ from mas.config import Config
 from mas.errors import BudgetError, NotReadyError
 from mas.gateway.account import Book
 from mas.gateway.admission import Admission
-from mas.gateway.backoff import Backoff, Suspend, Wait
+from mas.gateway.backoff import Backoff, Suspend, Wait, WaitKind
 from mas.gateway.budget import Budget
 from mas.gateway.client import Client, Receive, Send
 from mas.gateway.exchange import (
@@ -51,7 +52,7 @@ class Hearer(Protocol):
     """Who hears of what goes on; each method returns at once. See ``Relay``."""
 
     def wait_for(self, reason: str, *, until: datetime | None = None) -> None: ...
-    def noticed(self, text: str) -> None: ...
+    def noticed(self, text: str, *, is_passing: bool = False) -> None: ...
     def log(self, level: str, message: str, subtask_id: str | None = None) -> None: ...
     def used(self, subtask_id: str, attempt: int, usage: Usage) -> None: ...
     def held(self, subtask_id: str, attempt: int, is_held: bool) -> None: ...
@@ -93,7 +94,7 @@ class Claude:
         self._relay = relay
         self._suspended = suspended
         self._tasks = tasks
-        listed = Prices.load(_sections(config))
+        listed = configured_prices(config)
         self._prices = listed if upstream.is_paid else Prices.free()
         self._server = LoopbackServer(self._answer, _listen(config.gateway.port))
         self._patience: Patience | None = None
@@ -102,6 +103,7 @@ class Claude:
         self._ledger: Ledger | None = None
         self._budget: Budget | None = None
         self._others_usd = 0.0
+        self._says_wait = False
 
     @property
     def url(self) -> str:
@@ -126,7 +128,7 @@ class Claude:
             history=calls,
             changed=self._used,
             day_total=self._spent_today,
-            report=self._relay.wait_for,
+            report=self._relay.noticed,
             day_usd=spent_usd,
         )
         self._budget = Budget(
@@ -146,7 +148,13 @@ class Claude:
             self._upstream,
             admission=admission,
             budget=self._budget,
-            book=Book(ledger, self._budget, self._prices, self._relay.noticed),
+            book=Book(
+                ledger,
+                self._budget,
+                self._prices,
+                self._relay.noticed,
+                warn=partial(self._relay.noticed, is_passing=True),
+            ),
             wave=FirstWave(self._first_wave_s()),
             listener=self,
         )
@@ -285,12 +293,15 @@ class Claude:
             self._patience.hold(is_held)
 
     def _waits(self, wait: Wait | None) -> None:
-        if wait is None:
+        # Where requests only go out slowly all goes on: each attempt says that it waits
+        # for its turn.
+        had_said = self._says_wait
+        self._says_wait = wait is not None and wait.kind is not WaitKind.PACE
+        if wait is not None and self._says_wait:
+            left = timedelta(seconds=wait.left_s(time.monotonic()))
+            self._relay.wait_for(wait.words, until=datetime.now(UTC) + left)
+        elif had_said:
             self._relay.wait_for("")
-            return
-        now = time.monotonic()
-        until = datetime.now(UTC) + timedelta(seconds=wait.left_s(now))
-        self._relay.wait_for(wait.words(now), until=until)
 
     def _first_wave_s(self) -> float:
         configured_s = self._config.gateway.first_wave_s
@@ -308,13 +319,20 @@ async def open_claude(
     suspended: Callable[[str, str], None],
 ) -> AsyncIterator[Claude]:
     """Listen on loopback while this is entered."""
-    async with anyio.create_task_group() as tasks:
-        claude = Claude(config, upstream, store, relay, suspended, tasks)
+    tasks = anyio.create_task_group()
+    claude = Claude(config, upstream, store, relay, suspended, tasks)
+    failure: Exception | None = None
+    async with tasks:
         async with anyio.create_task_group() as serving:
             serving.start_soon(claude.serve)
-            yield claude
+            try:
+                yield claude
+            except Exception as error:  # noqa: BLE001 - raised below, not as the groups'
+                failure = error
             claude.stop()
         tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _listen(port: int) -> Any:
@@ -336,8 +354,9 @@ def _models(config: Config) -> list[str]:
     )
 
 
-def _sections(config: Config) -> dict[str, dict[str, float]]:
-    return {
+def configured_prices(config: Config) -> Prices:
+    """The table in the package, where mas.toml does not overrule it."""
+    sections = {
         model: {
             name: value
             for name, value in to_builtins(section).items()
@@ -345,6 +364,7 @@ def _sections(config: Config) -> dict[str, dict[str, float]]:
         }
         for model, section in config.prices.items()
     }
+    return Prices.load(sections)
 
 
 def _day_began() -> datetime:

@@ -179,6 +179,15 @@ class Engine:
         """The attempt waits for its turn at Claude, or does not any more."""
         if live := self._live.get((subtask_id, attempt)):
             self.feed(AttemptHeld(subtask_id, attempt, is_held))
+            self._show_now(
+                AttemptProgress(
+                    subtask_id=subtask_id,
+                    attempt=attempt,
+                    agent_id=live.started.agent_id,
+                    activity="",
+                    held=is_held,
+                )
+            )
             message = messages.HoldAttempt(
                 subtask_id=subtask_id, attempt=attempt, is_held=is_held
             )

@@ -1,6 +1,7 @@
-"""Asking for a plan, without loading what that needs before it is needed."""
+"""Asking for a plan, and the task that begins with it."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from anyio import to_thread
 from mas.config import Config
 from mas.core.events import PlanAccepted
 from mas.gateway.patience import Patience
+from mas.model import Plan, Status, Task
 from mas.supervisor.claude import Claude
 
 
@@ -35,4 +37,19 @@ async def plan(
     )
     return PlanAccepted(
         plan=planned.plan, warning=planned.warning, usage=claude.planner_usage
+    )
+
+
+def new_task(task_id: str, description: str, plan: Plan, owner: str) -> Task:
+    """The task as it begins now: in progress, with its first owner."""
+    now = datetime.now(UTC)
+    return Task(
+        id=task_id,
+        description=description,
+        status=Status.IN_PROGRESS,
+        plan=plan,
+        created_at=now,
+        updated_at=now,
+        owner=owner,
+        owner_epoch=1,
     )

@@ -47,12 +47,12 @@ class Relay:
         self, tasks: TaskGroup, services: Services, config: Config, supervisor_id: str
     ) -> None:
         """Publish and write from now on, as tasks of the caller's."""
-        self._logs = LogWriter(services.log_store, report=self.wait_for)
+        self._logs = LogWriter(services.log_store, report=self._tell)
         self._board = BoardWriter(
             services.board,
             supervisor_id,
             ttl_s=config.supervisor.agent_ttl_s,
-            report=self.wait_for,
+            report=self._tell,
             revive=services.addresses.revive_redis,
         )
         tasks.start_soon(self._board.write)
@@ -107,10 +107,14 @@ class Relay:
         """Show what is waited for; nothing any more where ``reason`` is empty."""
         self.show_now(Waiting(reason=reason, until=until))
 
-    def noticed(self, text: str) -> None:
-        """Show what a person should know, and log it."""
-        self.show_now(Noticed(text=text))
+    def noticed(self, text: str, *, is_passing: bool = False) -> None:
+        """Show what a person should know, and log it; see ``Noticed``."""
+        self.show_now(Noticed(text=text, is_passing=is_passing))
         self.log("warning", text)
+
+    def _tell(self, text: str) -> None:
+        """Show it only: it may be that logs cannot be written."""
+        self.show_now(Noticed(text=text))
 
     def log(self, level: str, message: str, subtask_id: str | None = None) -> None:
         """Log something of the supervisor's own."""

@@ -4,7 +4,6 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from mas.core.scheduler import Scheduler
 from mas.errors import MasError, OutageError, StoreError
 from mas.gateway.exchange import Upstream
 from mas.gateway.forward import forwarding
-from mas.model import Status, Task
 from mas.store.commands import watch_cancel
 from mas.supervisor.agents import agent_configuration
 from mas.supervisor.breaking import broken_off, cause_of
@@ -39,7 +37,7 @@ from mas.supervisor.folder import (
     remove_folder,
 )
 from mas.supervisor.journal import Journal
-from mas.supervisor.planning import plan
+from mas.supervisor.planning import new_task, plan
 from mas.supervisor.pool import AGENT_MODULE, AgentPool
 from mas.supervisor.relay import Relay
 from mas.supervisor.services import Services, open_services
@@ -261,17 +259,8 @@ class Supervisor:
                 budget_tokens=allowance.tokens,
             )
             await to_thread.run_sync(copy_inputs, inputs, self.folder)
-            now = datetime.now(UTC)
-            task = Task(
-                id=self.task_id,
-                description=description,
-                status=Status.IN_PROGRESS,
-                plan=accepted.plan,
-                created_at=now,
-                updated_at=now,
-                owner=owner_name(self.id),
-                owner_epoch=1,
-            )
+            owner = owner_name(self.id)
+            task = new_task(self.task_id, description, accepted.plan, owner)
             await services.create_task_schema(self.task_id)
         except BaseException:
             remove_folder(self.folder)

@@ -26,6 +26,8 @@ attempt first prepares the workspace and appends a line of JSON to the ledger, w
 tells what was executed, whoever died when. Its result names a file, and both hold a
 digest of the files of its dependencies: see ``digest``.
 
+That an attempt is held, or is not any more, it shows as its activity.
+
 ``FAKE_AGENT_START`` in the environment, as ``agent_1=silent,agent_2=exit``, says how
 agents start: ``silent`` (no hello), ``exit`` (dies), ``version`` (of another protocol),
 ``print`` (talks before the hello), ``babble`` (no frames).
@@ -57,6 +59,7 @@ from mas.wire.messages import (
     FromAgent,
     Heartbeat,
     Hello,
+    HoldAttempt,
     Progress,
     RunAttempt,
     Shutdown,
@@ -118,7 +121,9 @@ class FakeAgent:
                 return
             yield data
 
-    def _obey(self, message: Configure | RunAttempt | StopAttempt) -> None:
+    def _obey(
+        self, message: Configure | RunAttempt | StopAttempt | HoldAttempt
+    ) -> None:
         if isinstance(message, Configure):
             beat = threading.Thread(
                 target=self._beat, args=[message.heartbeat_s], daemon=True
@@ -130,6 +135,14 @@ class FakeAgent:
             if _ledger(message):
                 _prepare(self._id, message)
             self._act(acts[min(message.attempt, len(acts)) - 1], message)
+        elif isinstance(message, HoldAttempt):
+            self._say(
+                Progress(
+                    subtask_id=message.subtask_id,
+                    attempt=message.attempt,
+                    activity="held" if message.is_held else "not held any more",
+                )
+            )
         elif not self._deaf:
             self._due_at = 0.0
             self._done(failure=FailureKind.CANCELLED, error=message.reason)

@@ -20,6 +20,8 @@ _CALL_INTERRUPTED = (
 )
 _ANSWER_INTERRUPTED = "[Request interrupted by user]"
 _CUT_NUDGE = "Your response above was cut off mid-stream"
+# What a hook says to the model: as the user or, since 2.1.332, as the system.
+_OF_A_HOOK = "hook blocking error"
 
 
 @dataclass(eq=False, slots=True)
@@ -71,7 +73,7 @@ class Request:
     @property
     def last_user_text(self) -> str:
         """The newest thing the user said: a further prompt, the feedback of a hook."""
-        said = [_said(message) for message in self.messages if _is(message, "user")]
+        said = [_said(message) for message in self.messages if _is_said(message)]
         return next((words for words in reversed(said) if words), "")
 
     @property
@@ -166,6 +168,12 @@ class Request:
 
 def _is(message: Mapping[str, Any], role: str) -> bool:
     return message.get("role") == role
+
+
+def _is_said(message: Mapping[str, Any]) -> bool:
+    """Whether the user said it, or a hook in the user's name."""
+    by_hook = _is(message, "system") and _OF_A_HOOK in _text(message.get("content"))
+    return by_hook or _is(message, "user")
 
 
 def _is_given(

@@ -12,6 +12,7 @@ from typing import Any, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mas.gateway.server import listen
 from mas.testing.api import MessagesApi
 from mas.testing.request import Request
 from mas.testing.script import Conversation, Script
@@ -89,7 +90,7 @@ class ScriptedClaude:
                 )
 
     def __enter__(self) -> Self:
-        listener = socket.create_server(("127.0.0.1", self._port))
+        listener = listen(self._port)
         self._url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._server = _Server(self._api, listener)
         self._server.start()

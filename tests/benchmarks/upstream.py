@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +30,7 @@ from mas.testing.api import MessagesApi
 from tests.benchmarks.counters import COUNTERS, Counter
 from tests.scripts import describes, result_json
 
+_MODULE = "tests.benchmarks.upstream"
 _START_S = 20.0
 _STOP_S = 10.0
 
@@ -39,8 +41,8 @@ class Part(Struct, frozen=True, kw_only=True):
     subtasks: int = 5
     turns: int = 4
     """Requests that each subtask takes; at least two."""
-    per_s: float = float("inf")
-    """Requests a second that are answered."""
+    per_s: float | None = None
+    """Requests a second that are answered; None: all."""
     counter: str = "sliding"
     """How they are counted; see ``counters``."""
     retry_after_s: int = 1
@@ -83,12 +85,18 @@ def _busy(key: str, turns: int) -> Conversation:
     return Conversation(describes(key), [*drafts, result, "done"], name=key)
 
 
+def _counter(part: Part) -> Counter:
+    if part.per_s is None:
+        return lambda _: True
+    return COUNTERS[part.counter](part.per_s)
+
+
 class _Counting:
     """The script behind a counter; ``tell`` hears of every call."""
 
     def __init__(self, part: Part, tell: Callable[[Call], None]) -> None:
         self._api = MessagesApi(script(part), latency_s=part.latency_s)
-        self._accepts: Counter = COUNTERS[part.counter](part.per_s)
+        self._accepts = _counter(part)
         self._retry_after_s = part.retry_after_s
         self._tell = tell
 
@@ -143,7 +151,8 @@ class ScriptedProcess:
         """Listen, on the same port as before."""
         part = msgspec_json.encode(self._part).decode()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, str(self._port), part],
+            [sys.executable, "-m", _MODULE, str(self._port), part],
+            cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

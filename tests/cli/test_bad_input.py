@@ -1,6 +1,7 @@
 """Bad input is one clear line, a hint and the right exit code; nothing has started."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -46,11 +47,29 @@ def test_no_credentials(mas: Mas) -> None:
         ("[claude]\nmax_turns = 'x'\n", "claude.max_turns"),
         ("[agents.a]\ncapabilities=['data_analysis']\n[agents.a]\n", "twice"),
         ("[agents.a]\ncapabilities = ['flying']\n", "unknown capability 'flying'"),
+        (
+            "[limits]\nbudget_usd = 0\n",
+            "limits.budget_usd is 0; it must be more than 0",
+        ),
+        ("[prices.m]\ninput = -1\noutput = 1\n", "input is -1, which is no price"),
+        ("[prices.m]\ninptu = 1\n", "unknown key prices.*.inptu"),
     ],
 )
 def test_a_faulty_configuration(mas: Mas, toml: str, key: str) -> None:
     (mas.folder / "mas.toml").write_text(toml)
     told(mas.run("run", "x"), 3, "mas.toml", key)
+
+
+def test_a_port_of_the_gateway_that_is_taken(mas: Mas) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (mas.folder / "mas.toml").write_text(f"[gateway]\nport = {port}\n")
+        done = mas.run("run", "x")
+    wrong, hint = done.err.splitlines()[-2:]
+    assert done.code == 3
+    assert wrong.startswith(f"mas: the gateway cannot listen on port {port}: ")
+    assert hint.startswith("hint: choose another [gateway] port")
+    assert "Traceback" not in done.err
 
 
 def test_an_input_that_does_not_exist(mas: Mas) -> None:

@@ -10,7 +10,15 @@ from rich.cells import cell_len
 
 from mas.cli.tables import task_details
 from mas.core.events import TaskSuspended
-from mas.model import Plan, Status, SubtaskResult, Task, Usage
+from mas.model import (
+    CallState,
+    ModelCall,
+    Plan,
+    Status,
+    SubtaskResult,
+    Task,
+    Usage,
+)
 from tests.cli.runs import HOSTILE, WIDTHS, text_of
 from tests.core.telling import Telling, subtask
 
@@ -176,6 +184,47 @@ def test_a_failure_that_another_try_follows_is_not_the_subtasks(
     ]
     assert "↻ fx: try 1 failed, another follows: HTTP 401" in lines
     assert not any("✗" in line for line in lines)
+
+
+def test_the_hint_of_what_suspended_it_is_the_one_that_is_given() -> None:
+    run = told()
+    hint = "go on with mas resume 3f2a91c0-77 --budget MORE"
+    run.tell(TaskSuspended(reason="the budget is spent", hint=hint))
+    task = replace(TASK, owner_alive=False, suspended="the budget is spent")
+    shown_once = shown(task, RESULTS, run)
+
+    assert f"! the budget is spent. G{hint[1:]}\n" in shown_once
+    assert shown_once.count("mas resume") == 1
+
+
+def test_the_recorded_calls_are_what_the_task_took() -> None:
+    calls = [
+        ModelCall(
+            id=str(number),
+            task_id=TASK.id,
+            agent_id="planner",
+            path="/v1/messages",
+            model="claude-sonnet-5-5",
+            state=CallState.COMPLETE,
+            usage=Usage(1000, 200, cost_usd=0.004),
+            started_at=NOW,
+        )
+        for number in range(2)
+    ]
+    pages = [
+        text_of(
+            task_details(
+                TASK, RESULTS, told().view, now=NOW, calls=calls, lists_calls=listed
+            ),
+            100,
+        )
+        for listed in (False, True)
+    ]
+
+    assert "· 2.4k tokens · $0.01\n" in pages[0].splitlines(keepends=True)[1]
+    assert "\nClaude  2 calls · 2.4k tokens · $0.01\n" in pages[0]
+    assert pages[0].count("planner") == 1
+    assert pages[1].count("planner") == 3
 
 
 def test_what_a_former_run_said_is_not_told_of_a_task_that_goes_on() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mas.cli.plain import line
+from mas.cli.plain import Waits, line
 from mas.core.events import (
     AgentLost,
     AgentReady,
@@ -14,6 +14,7 @@ from mas.core.events import (
     AttemptProgress,
     AttemptStarted,
     Event,
+    Noticed,
     PlanAccepted,
     Recorded,
     ResultIgnored,
@@ -28,12 +29,12 @@ from mas.model import FailureKind, Plan, Status, Usage
 from tests.cli.runs import price_report
 from tests.core.telling import subtask
 
+AT = datetime(2026, 11, 22, 12, 3, 41, tzinfo=UTC)
 PLAN = Plan((subtask("a"), subtask("b", "a")))
 
 
 def told(event: Event) -> str | None:
-    at = datetime(2026, 11, 22, 12, 3, 41, tzinfo=UTC)
-    record = Recorded(seq=1, at=at, task_id="3f2a91c0-77", event=event)
+    record = Recorded(seq=1, at=AT, task_id="3f2a91c0-77", event=event)
     return line(record, zone=UTC)
 
 
@@ -128,7 +129,20 @@ def attempt(status: Status, **fields: object) -> AttemptFinished:
             SubtaskFinished(subtask_id="old", status=Status.COMPLETED),
             "old  completed",
         ),
-        (Waiting(reason="planning"), "task  waiting: planning"),
+        (Waiting(reason="the plan"), "task  waiting for the plan"),
+        (
+            Waiting(reason="the rate limit", until=AT + timedelta(seconds=37.2)),
+            "task  waiting for the rate limit, 38 s",
+        ),
+        (Noticed(text="80 % is used"), "task  80 % is used"),
+        (
+            attempt(
+                Status.COMPLETED,
+                execution_time=3,
+                usage=Usage(900, unpriced_tokens=900),
+            ),
+            "fx  completed in 3.0s by agent_4, 900 tokens, cost not known",
+        ),
         (
             TaskSuspended(reason="the budget is used up.", hint="Raise it."),
             "task  suspended: the budget is used up. Raise it",
@@ -175,7 +189,7 @@ def test_the_time_is_that_of_the_zone() -> None:
     record = Recorded(seq=1, at=at, task_id="t", event=Waiting(reason="x"))
     zone = timezone(timedelta(hours=2))
 
-    assert line(record, zone=zone) == "01:59:01  task  waiting: x"
+    assert line(record, zone=zone) == "01:59:01  task  waiting for x"
 
 
 def test_a_run_has_a_line_for_everything_that_happened_once() -> None:
@@ -200,3 +214,32 @@ def test_no_text_breaks_a_line(text: str) -> None:
         assert shown is not None
         assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in shown)
         assert len(shown.splitlines()) == 1
+
+
+def wait(reason: str, at_s: float, for_s: float | None = None) -> Recorded:
+    at = AT + timedelta(seconds=at_s)
+    until = None if for_s is None else at + timedelta(seconds=for_s)
+    event = Waiting(reason=reason, until=until)
+    return Recorded(seq=None, at=at, task_id="t", event=event)
+
+
+def test_a_wait_that_comes_and_goes_is_told_now_and_then() -> None:
+    waits = Waits()
+    told = [at for at in range(100) if waits.is_news(wait("the rate limit", at))]
+
+    assert told == [0, 30, 60, 90]
+
+
+def test_a_wait_that_gets_longer_is_told_again() -> None:
+    waits = Waits()
+    assert waits.is_news(wait("the rate limit", 0, 10))
+    assert not waits.is_news(wait("the rate limit", 1, 10))
+    assert waits.is_news(wait("the rate limit", 6, 10))
+    assert waits.is_news(wait("Claude, which is overloaded", 6, 2))
+
+
+def test_what_is_no_wait_is_always_told() -> None:
+    waits = Waits()
+    record = Recorded(seq=1, at=AT, task_id="t", event=Noticed(text="x"))
+
+    assert waits.is_news(record) and waits.is_news(record)

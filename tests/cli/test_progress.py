@@ -1,6 +1,7 @@
 """The live screen, as text."""
 
 import io
+from datetime import timedelta
 from itertools import product
 from time import process_time
 
@@ -10,11 +11,19 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from mas.cli.footer import footer
 from mas.cli.progress import render, summary
 from mas.cli.text import ASCII, UNICODE, Glyphs
-from mas.core.events import AgentLost, AgentReady, TaskSuspended, Waiting
+from mas.core.events import (
+    AgentLost,
+    AgentReady,
+    Noticed,
+    TaskFinished,
+    TaskSuspended,
+    Waiting,
+)
 from mas.core.view import RunView, State
-from mas.model import Status
+from mas.model import Status, Usage
 from tests.cli.runs import HOSTILE, WIDTHS, many, price_report, screen, text_of
 from tests.core.telling import START, Telling, subtask
 
@@ -196,13 +205,13 @@ def test_before_the_plan_the_task_the_wait_and_the_agents_are_shown() -> None:
     for name in ("agent_1", "agent_3"):
         run.tell(AgentReady(agent_id=name, pid=1, capabilities=()))
     run.tell(AgentLost(agent_id="agent_2", error="exit 1"))
-    run.tell(Waiting(reason="planning"), after_s=30)
+    run.tell(Waiting(reason="the plan"), after_s=30)
     run.wait(12)
 
     assert screen(run, 80) == (
         "Compare prices  3f2a91c0\n"
         "! agent_2 starts again: exit 1\n"
-        "► planning… 12 s\n"
+        "► waiting for the plan… 12 s\n"
         "  agents 2 ready: agent_1, agent_3\n"
     )
 
@@ -215,17 +224,17 @@ def test_before_any_event_there_is_a_screen() -> None:
 
 def test_what_holds_for_the_whole_task_is_above_the_rows() -> None:
     run = price_report()
-    run.tell(Waiting(reason="Claude answers 429"))
+    run.tell(Waiting(reason="PostgreSQL to come back"))
     run.tell(AgentLost(agent_id="agent_1", error="6 failures in 60 s", retired=True))
     run.wait(20)
     notes = screen(run, 80).splitlines()[1:3]
     assert notes == [
-        "! Claude answers 429, for 20 s",
+        "! waiting for PostgreSQL to come back, for 20 s",
         "! agent_1 is out of this run: 6 failures in 60 s",
     ]
 
     run.tell(Waiting(reason=""))
-    assert "429" not in screen(run, 80)
+    assert "PostgreSQL" not in screen(run, 80)
 
     run.tell(TaskSuspended(reason="Ctrl-C was pressed", hint="go on", interrupted=True))
     lines = screen(run, 80).splitlines()
@@ -236,6 +245,124 @@ def test_what_holds_for_the_whole_task_is_above_the_rows() -> None:
     lines = screen(run, 80).splitlines()
     assert lines[0] == "Quarterly competitor price report  suspended · 3f2a91c0"
     assert lines[1] == "! suspended: the budget is used up. Raise it"
+
+
+def test_a_wait_whose_end_is_known_counts_down() -> None:
+    run = price_report()
+    until = run.now + timedelta(seconds=37.2)
+    run.tell(Waiting(reason="the rate limit", until=until))
+
+    for after_s, told in ((0, "38 s"), (30, "8 s"), (7, "1 s"), (1, "trying again")):
+        run.wait(after_s)
+        assert (
+            screen(run, 80).splitlines()[1] == f"! waiting for the rate limit, {told}"
+        )
+
+
+def test_a_wait_counts_down_before_there_is_a_plan() -> None:
+    run = Telling("Compare prices")
+    until = run.now + timedelta(seconds=90)
+    run.tell(Waiting(reason="the rate limit", until=until))
+    run.wait(5)
+
+    assert "► waiting for the rate limit, 1 min 25 s\n" in screen(run, 80)
+
+
+def test_an_attempt_that_waits_for_its_turn_says_so_in_its_row() -> None:
+    run = price_report()
+    run.progress("stats", "", held=True)
+    assert screen(run, 140).splitlines()[6].endswith("waits for its turn at Claude")
+
+    run.progress("stats", "", held=False)
+    assert screen(run, 140).splitlines()[6].endswith("Bash python fit.py")
+
+
+def test_notices_are_above_the_rows_and_each_is_one_line() -> None:
+    run = price_report()
+    run.tell(Noticed(text="the price of x is not known: " + "y" * 90))
+    run.tell(Noticed(text="80 % of the budget is used", is_passing=True))
+
+    notes = screen(run, 80).splitlines()[1:3]
+    assert notes[0].startswith("! the price of x is not known: yyy")
+    assert notes[0].endswith("…")
+    assert notes[1] == "! 80 % of the budget is used"
+
+
+def test_what_the_summary_below_says_is_not_said_on_the_screen_too() -> None:
+    run = price_report()
+    run.tell(Noticed(text="the price of x is not known"))
+    run.tell(AgentLost(agent_id="agent_1", error="6 failures", retired=True))
+    run.tell(TaskFinished(status=Status.FAILED, result={}, error="fx failed"))
+    frame = render(
+        run.view, now=run.now, width=80, height=24, glyphs=UNICODE, is_summed_up=True
+    )
+
+    notes = [line for line in text_of(frame, 80).splitlines() if line.startswith("!")]
+    assert notes == ["! agent_1 is out of this run: 6 failures"]
+    told = [line for line in screen(run, 80).splitlines() if line.startswith("!")]
+    assert len(told) == 3
+
+
+def spent(
+    used: Usage, *, usd: float | None = None, tokens: int | None = None
+) -> Telling:
+    run = Telling(
+        "x",
+        subtask("a", description="work"),
+        subtask("b", description="work"),
+        budget_usd=usd,
+        budget_tokens=tokens,
+    )
+    run.start("a")
+    run.progress("a", "Read", usage=used)
+    run.wait(4)
+    return run
+
+
+USED = Usage(30_000, 4_300, cost_usd=0.41)
+
+
+@pytest.mark.parametrize(
+    ("run", "width", "end"),
+    [
+        (spent(USED, usd=0.5), 100, "34.3k tokens  $0.41 of $0.50  0:04"),
+        (spent(USED, usd=0.5), 60, "1 running · 1 queued  $0.41 of $0.50  0:04"),
+        (spent(USED, usd=0.5), 40, "0/2  ►1  $0.41 of $0.50  0:04"),
+        (spent(USED, usd=0.5), 20, "0/2  ►1  $0.41  0:04"),
+        (spent(USED, tokens=40_000), 100, "34.3k of 40k tokens  $0.41  0:04"),
+        (spent(Usage(), usd=2), 80, "$0.00 of $2.00  0:04"),
+        (spent(Usage(9, 9, unpriced_tokens=18)), 80, "18 tokens  cost not known  0:04"),
+        (
+            spent(Usage(9, 9, 0, 0, 0.02, 4, 9), usd=1),
+            80,
+            "~18 tokens  ~$0.02 + ? of $1.00  0:04",
+        ),
+    ],
+)
+def test_the_footer_tells_cost_and_tokens_of_their_budgets(
+    run: Telling, width: int, end: str
+) -> None:
+    assert screen(run, width).splitlines()[-1].endswith(end)
+    assert screen(run, width, glyphs=ASCII).isascii()
+
+
+def test_a_budget_that_is_nearly_used_up_is_coloured() -> None:
+    styles = []
+    for limit in (1.0, 0.5, 0.4):
+        run = spent(USED, usd=limit)
+        line = footer(run.view, run.now, 80, UNICODE)
+        styles += [style for text, style in line if text.startswith("$0.41")]
+
+    assert styles == ["dim", "yellow", "red"]
+
+
+@pytest.mark.parametrize("width", range(1, 131))
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
+def test_every_footer_fits(width: int, glyphs: Glyphs) -> None:
+    odd = Usage(10**9, 10**9, 10**9, 10**9, 12_345.67, 10**9, 10**9)
+    for run in (spent(odd, usd=20_000, tokens=10**10), spent(odd), spent(USED, usd=3)):
+        line = footer(run.view, run.now, width, glyphs)
+        assert sum(cell_len(text) for text, _ in line) <= width
 
 
 @pytest.mark.parametrize("number", [50, 500])
@@ -305,6 +432,8 @@ def test_no_text_breaks_a_screen(
     run.progress(key, said)
     run.progress(key, said, subagent=said, status=said)
     run.tell(AgentLost(agent_id=said, error=said))
+    run.tell(Noticed(text=said))
+    run.tell(Waiting(reason=said, until=run.now))
     for _ in range(2):
         for glyphs in (UNICODE, ASCII):
             lines = screen(run, width, height, glyphs).split("\n")[:-1]

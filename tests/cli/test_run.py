@@ -224,7 +224,8 @@ def test_a_wrong_key_is_told_and_nothing_is_recorded(mas: Mas) -> None:
 def test_no_network_is_told(mas: Mas) -> None:
     done = mas.run("run", "x", ANTHROPIC_BASE_URL="http://127.0.0.1:9")
     assert done.code == 3
-    assert "could not be reached at http://127.0.0.1:9" in done.err
+    assert "cannot be reached at http://127.0.0.1:9" in done.err
+    assert "hint: check the network and ANTHROPIC_BASE_URL" in done.err
 
 
 def test_a_bad_plan_twice_runs_as_one_subtask_with_a_warning(mas: Mas) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from mas.core.events import TaskFinished, TaskSuspended
+from mas.core.events import Noticed, TaskFinished, TaskSuspended
 from mas.model import Status, Usage
 from tests.cli.runs import HOSTILE, WIDTHS, many, price_report, summed_up
 from tests.core.telling import Telling, subtask
@@ -95,3 +95,33 @@ def test_a_result_of_another_form_is_no_reason_to_fail() -> None:
         run = Telling("x", subtask("a", description="work"))
         run.tell(TaskFinished(status=Status.COMPLETED, result=result))
         assert summed_up(run, 80).startswith("✓ completed after 0 s")
+
+
+def test_the_summary_tells_budget_cache_and_what_a_person_should_know() -> None:
+    run = Telling(
+        "x", subtask("a", description="work"), budget_usd=0.5, budget_tokens=200_000
+    )
+    run.complete("a", usage=Usage(8_000, 23_000, 1_104_000, 88_000, 0.41))
+    run.tell(Noticed(text="80 % of the budget of $0.50 is used", is_passing=True))
+    run.tell(Noticed(text="the price of x is not known"))
+    run.tell(TaskFinished(status=Status.COMPLETED, result={}))
+
+    assert summed_up(run, 160) == (
+        "✓ completed after 0 s · 1 of 1 subtasks done · 119.0k of 200k tokens (92 % of "
+        "the input read from the cache) · $0.41 of $0.50\n"
+        "! the price of x is not known\n"
+    )
+
+
+def test_the_summary_says_once_why_it_was_suspended_and_what_to_do() -> None:
+    run = Telling("x", subtask("a", description="work"), budget_usd=0.5)
+    run.start("a")
+    run.progress("a", "Read", usage=Usage(90, 9, cost_usd=0.51))
+    run.tell(Noticed(text="80 % of the budget of $0.50 is used", is_passing=True))
+    reason = "the budget of $0.50 is spent: $0.51 used"
+    run.tell(TaskSuspended(reason=reason, hint="go on with mas resume x --budget MORE"))
+    shown = summed_up(run, 160)
+
+    assert shown.count("budget") == 2
+    assert shown.endswith(f"{reason}. Go on with mas resume x --budget MORE\n")
+    assert "99 tokens · $0.51 of $0.50\n" in shown

@@ -7,6 +7,7 @@ from mas.core.events import (
     AgentLost,
     AgentReady,
     AttemptFinished,
+    AttemptHeld,
     AttemptStarted,
     CancelAccepted,
     CancelRequested,
@@ -110,6 +111,8 @@ class Referee:
         self.retired: set[str] = set()
         self.back_off: dict[str, float] = {}
         self.deadline = dict.fromkeys(self.inherited, now + attempt_timeout_s)
+        self.held: dict[str, float] = {}
+        """What is left of the time of the attempts that are held."""
         self.task_deadline = now + (task_timeout_s or float("inf"))
         self.stopped: dict[str, FailureKind] = {}
         self.stop: FailureKind | None = None
@@ -131,6 +134,8 @@ class Referee:
                 self.present.discard(agent_id)
                 if event.retired:
                     self.retired.add(agent_id)
+            case AttemptHeld():
+                self.sees_hold(event)
             case CancelRequested() if self.stop is None:
                 self.stop = FailureKind.CANCELLED
                 self.accepts = CancelAccepted(reason=event.reason)
@@ -138,6 +143,17 @@ class Referee:
                 if now >= self.task_deadline:
                     self.stop = self.stop or FailureKind.DEADLINE
                 self.back_off = {k: t for k, t in self.back_off.items() if t > now}
+
+    def sees_hold(self, event: AttemptHeld) -> None:
+        """The deadline of a live attempt stands still, or goes on."""
+        key = event.subtask_id
+        attempt, _ = self.fold.live.get(key, (None, ""))
+        if attempt != event.attempt or self.end is not None:
+            return
+        if event.is_held and key in self.deadline:
+            self.held[key] = max(0.0, self.deadline.pop(key) - self.now)
+        elif not event.is_held and key in self.held:
+            self.deadline[key] = self.now + self.held.pop(key)
 
     @property
     def goes_on(self) -> bool:
@@ -165,6 +181,8 @@ class Referee:
             return
         if late := self.late:
             assert len(commands) == self.must_ignore(late)
+        if isinstance(self.event, AttemptHeld):
+            assert commands == [], "time stands still, nothing else"
         if self.accepts:
             assert commands[0] == Record(self.accepts)
         pending: AttemptStarted | None = None
@@ -218,8 +236,10 @@ class Referee:
             case StopAttempt(subtask_id=key):
                 assert self.fold.live[key] == (command.attempt, command.agent_id)
                 assert key not in self.stopped, "an attempt is stopped once"
-                due = self.deadline.pop(key)
-                assert self.stop or due <= self.now
+                assert (key in self.deadline) != (key in self.held)
+                due = self.deadline.pop(key, float("inf"))
+                self.held.pop(key, None)
+                assert self.stop or due <= self.now, "not before its time, nor held"
                 self.stopped[key] = self.stop or FailureKind.DEADLINE
             case FinishTask():
                 self.end = command
@@ -258,6 +278,7 @@ class Referee:
         key = fact.subtask_id
         assert self.fold.live[key] == (fact.attempt, fact.agent_id)
         self.deadline.pop(key, None)
+        self.held.pop(key, None)
         stopped = self.stopped.pop(key, None)
         is_inherited = key in self.inherited
         self.inherited.discard(key)

@@ -8,6 +8,7 @@ from mas.core.events import (
     AttemptProgress,
     AttemptStarted,
     Event,
+    Noticed,
     PlanAccepted,
     Recorded,
     SubtaskFinished,
@@ -24,19 +25,27 @@ class Telling:
     """The events of one task, each applied to ``view`` as it is told."""
 
     def __init__(
-        self, description: str, *subtasks: Subtask, max_attempts: int | None = None
+        self,
+        description: str,
+        *subtasks: Subtask,
+        max_attempts: int | None = None,
+        budget_usd: float | None = None,
+        budget_tokens: int | None = None,
     ) -> None:
         self.view = RunView(max_attempts=max_attempts)
         self.now = START
         self.records: list[Recorded] = []
         self._seq = count(1)
-        self.tell(TaskCreated(description=description))
+        created = TaskCreated(
+            description=description, budget_usd=budget_usd, budget_tokens=budget_tokens
+        )
+        self.tell(created)
         if subtasks:
             self.tell(PlanAccepted(plan=Plan(subtasks)))
 
     def tell(self, event: Event, after_s: float = 0) -> None:
         self.now += timedelta(seconds=after_s)
-        shown_only = isinstance(event, AttemptProgress | Waiting)
+        shown_only = isinstance(event, AttemptProgress | Waiting | Noticed)
         record = Recorded(
             seq=None if shown_only else next(self._seq),
             at=self.now,
@@ -61,6 +70,7 @@ class Telling:
         subagent: str | None = None,
         status: str | None = None,
         usage: Usage | None = None,
+        held: bool | None = None,
     ) -> None:
         self.tell(
             AttemptProgress(
@@ -71,6 +81,7 @@ class Telling:
                 subagent=subagent,
                 subagent_status=status,
                 usage=usage,
+                held=held,
             )
         )
 

@@ -23,6 +23,7 @@ from mas.core.events import (
     AgentLost,
     AgentReady,
     AttemptFinished,
+    AttemptHeld,
     CancelRequested,
     FinishTask,
     PlanAccepted,
@@ -238,6 +239,33 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         self.handle(self.last_end)
         self.handle(self.last_end, nothing=not is_live)
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data(), is_held=st.booleans(), other=st.sampled_from([0, 0, 0, 1]))
+    def an_attempt_is_held_or_let_go(
+        self, data: st.DataObject, is_held: bool, other: int
+    ) -> None:
+        """Told of another attempt too, or twice, it changes nothing."""
+        key = data.draw(st.sampled_from(self.live()))
+        attempt = self.referee.fold.live[key][0] - other
+        held = AttemptHeld(subtask_id=key, attempt=attempt, is_held=is_held)
+        self.handle(held, nothing=True)
+        due = self.scheduler.next_wakeup()
+        self.handle(held, nothing=True)
+        assert self.scheduler.next_wakeup() == due
+
+    @precondition(lambda self: self.live_here())
+    @rule(data=st.data(), seconds=st.sampled_from([1.0, TIMEOUT_S, 10 * TIMEOUT_S]))
+    def an_attempt_is_held_for_long(self, data: st.DataObject, seconds: float) -> None:
+        """Its own time does not pass; that of the task does."""
+        key = data.draw(st.sampled_from(self.live_here()))
+        attempt, _ = self.referee.fold.live[key]
+        stopped = key in self.referee.stopped
+        held = AttemptHeld(subtask_id=key, attempt=attempt, is_held=True)
+        self.handle(held, nothing=True)
+        self.time_passes(seconds)
+        assert self.referee.stop or (key in self.referee.stopped) == stopped
+        self.handle(replace(held, is_held=False), nothing=True)
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, TIMEOUT_S]))
     def time_passes(self, seconds: float) -> None:

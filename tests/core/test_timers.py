@@ -45,4 +45,6 @@ def test_timers_are_a_due_time_for_each_key(
                 assert list(timers.pop_due(at)) == [key for _, key in gone]
                 due = {k: t for k, t in due.items() if t > at}
         assert all((key in timers) == (key in due) for key in "abc")
+        left = {key: max(0.0, due[key] - at) if key in due else None for key in "abc"}
+        assert {key: timers.left(key, at) for key in "abc"} == left
     assert timers.next_due() == min(due.values(), default=None)

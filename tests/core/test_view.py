@@ -1,14 +1,16 @@
 """The fold from events to what a screen shows."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from mas.core.events import (
     AgentLost,
     AgentReady,
     AttemptStarted,
+    Noticed,
     PlanAccepted,
     Recorded,
     TaskFinished,
+    TaskResumed,
     TaskSuspended,
     Waiting,
 )
@@ -236,6 +238,10 @@ def waits(task: Telling) -> tuple[str | None, float]:
     return task.view.waiting, (since - START).total_seconds()
 
 
+def ends(task: Telling) -> datetime | None:
+    return task.view.waiting_until
+
+
 def test_a_wait_is_shown_until_something_happens() -> None:
     task = Telling("a report")
     task.tell(Waiting(reason="planning"), after_s=3)
@@ -245,6 +251,62 @@ def test_a_wait_is_shown_until_something_happens() -> None:
     task.tell(PlanAccepted(plan=Plan((subtask("a"),)), warning="one subtask"))
     assert waits(task) == (None, 3)
     assert task.view.warning == "one subtask"
+
+
+def test_a_wait_with_an_end_lasts_until_that_is_taken_back() -> None:
+    task = Telling("a report", subtask("a"), subtask("b"))
+    until = START + timedelta(seconds=38)
+    task.tell(Waiting(reason="the rate limit", until=until), after_s=3)
+    task.complete("a")
+    task.tell(Waiting(reason="the rate limit", until=until), after_s=2)
+    assert waits(task) == ("the rate limit", 3)
+    assert ends(task) == until
+
+    task.tell(Waiting(reason=""))
+    assert (task.view.waiting, ends(task)) == (None, None)
+
+    task.tell(Waiting(reason="the rate limit", until=until))
+    task.tell(TaskSuspended(reason="x", hint="y"))
+    assert (task.view.waiting, ends(task)) == (None, None)
+
+
+def test_a_held_attempt_waits_for_its_turn_and_goes_on_with_what_it_did() -> None:
+    task = Telling("a report", subtask("a"))
+    task.start("a")
+    task.progress("a", "Bash")
+    task.progress("a", "", held=True)
+    task.progress("a", "", usage=Usage(5))
+    assert task.last("a") == "waits for its turn at Claude"
+
+    task.progress("a", "", held=False)
+    assert task.last("a") == "Bash"
+
+    task.progress("a", "", held=True)
+    task.end_attempt("a", Status.FAILED, retry_in_s=0)
+    task.start("a", attempt=2)
+    assert task.last("a") == "try 2"
+
+
+def test_the_budget_is_that_of_the_last_run() -> None:
+    task = Telling("a report", budget_usd=0.5, budget_tokens=1000)
+    assert (task.view.budget_usd, task.view.budget_tokens) == (0.5, 1000)
+
+    task.tell(TaskResumed(owner="x", epoch=2, budget_usd=2.0))
+    assert (task.view.budget_usd, task.view.budget_tokens) == (2.0, None)
+
+
+def test_notices_are_kept_once_and_the_passing_ones_until_the_end() -> None:
+    task = Telling("a report", subtask("a"))
+    for _ in range(2):
+        task.tell(Noticed(text="a price is not known"))
+        task.tell(Noticed(text="80 % is used", is_passing=True))
+    assert [notice.text for notice in task.view.notices] == [
+        "a price is not known",
+        "80 % is used",
+    ]
+
+    task.tell(TaskSuspended(reason="the budget is spent", hint="x"))
+    assert [notice.text for notice in task.view.notices] == ["a price is not known"]
 
 
 def test_agents_are_ready_lost_and_retired() -> None:

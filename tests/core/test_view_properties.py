@@ -13,6 +13,7 @@ from mas.core.events import (
     AttemptStarted,
     CancelAccepted,
     Event,
+    Noticed,
     PlanAccepted,
     Recorded,
     ResultIgnored,
@@ -142,6 +143,7 @@ any_event: st.SearchStrategy[Event] = st.one_of(
         subagent=st.none() | some_key,
         subagent_status=st.none() | some_text,
         usage=st.none() | st.just(Usage(1)),
+        held=st.none() | st.booleans(),
     ),
     st.builds(
         AttemptFinished,
@@ -164,9 +166,15 @@ any_event: st.SearchStrategy[Event] = st.one_of(
         status=some_status,
         error=some_text,
     ),
-    st.builds(TaskResumed, owner=some_text, epoch=st.just(2)),
+    st.builds(
+        TaskResumed,
+        owner=some_text,
+        epoch=st.just(2),
+        budget_usd=st.none() | st.just(0.5),
+    ),
     st.builds(TaskSuspended, reason=some_text, hint=some_text),
-    st.builds(Waiting, reason=some_text),
+    st.builds(Waiting, reason=some_text, until=st.none() | st.just(START)),
+    st.builds(Noticed, text=some_text, is_passing=st.booleans()),
 )
 
 
@@ -180,6 +188,7 @@ def test_no_sequence_of_events_breaks_the_view(events: list[Event]) -> None:
         _counts_add_up(view)
         for row in view.subtasks.values():
             view.last(row, at)
+            assert row.state is State.RUNNING or not row.held
             assert row.unmet == sum(
                 view.subtasks[need].state is not State.COMPLETED for need in row.needs
             )

@@ -23,6 +23,10 @@ SUPERVISOR = (
     "mas.supervisor.pool",
     "mas.supervisor.results",
     "mas.supervisor.takeover",
+    "mas.supervisor.claude",
+    "mas.gateway.gateway",
+    "mas.gateway.ledger",
+    "mas.store.ledger",
     "mas.store.writer",
 )
 AGENT = (

@@ -214,8 +214,8 @@ def test_what_is_waited_for_is_said() -> None:
     bench.answer(claim, 429, 0.0, retry_after(38))
     wait = bench.machine.waiting(0.0)
     assert wait is not None
-    assert wait.words(0.0) == "waiting for the rate limit, 38 s"
-    assert wait.words(30.5) == "waiting for the rate limit, 8 s"
+    assert wait.words == "the rate limit"
+    assert (wait.left_s(0.0), wait.left_s(30.5)) == (38.0, 7.5)
     assert bench.machine.waiting(38.0) is None
     bench.machine.leave(claim)
     assert bench.machine.waiting(0.0) is None
@@ -226,7 +226,8 @@ def test_an_overload_is_said() -> None:
     bench.answer(bench.send(0.0), 529, 0.0, retry_after(4))
     wait = bench.machine.waiting(0.0)
     assert wait is not None
-    assert wait.words(0.0) == "Claude is overloaded, next try in 4 s"
+    assert wait.words == "Claude, which is overloaded"
+    assert wait.left_s(0.0) == 4.0
 
 
 def test_an_outage_is_said() -> None:
@@ -236,11 +237,11 @@ def test_an_outage_is_said() -> None:
     claim = bench.machine.enter(0.2)
     wait = bench.machine.waiting(0.2)
     assert wait is not None
-    outage = "Claude cannot be reached (connection refused)"
-    assert wait.words(0.2) == f"{outage}, next try in 1 s"
+    assert wait.words == "Claude, which cannot be reached (connection refused)"
+    assert wait.left_s(0.2) == 0.8
     bench.send(1.0, claim)
     assert wait == bench.machine.waiting(1.0)
-    assert wait.words(1.0) == f"{outage}, trying again"
+    assert wait.left_s(1.0) == 0.0
 
 
 def test_a_wall_that_is_seen_ahead_is_said() -> None:
@@ -261,7 +262,8 @@ def test_a_slow_pace_is_said_and_a_quick_one_is_not() -> None:
     bench.machine.enter(10.0)
     wait = bench.machine.waiting(10.0)
     assert wait is not None
-    assert wait.words(10.0) == "sending slowly after the rate limit, next in 2 s"
+    assert wait.words == "a turn: requests go out slowly after the rate limit"
+    assert wait.left_s(10.0) == 2.0
     assert bench.machine.waiting(11.5) is None
 
 
@@ -332,6 +334,36 @@ def test_what_never_ends_suspends_at_last(status: int, reason: str) -> None:
     assert suspend.until is None
     assert 160 <= now < 200
     assert bench.machine.suspension_due() == 160.0
+
+
+@pytest.mark.parametrize("status", [429, 529, 503])
+def test_our_own_guess_of_when_to_try_is_no_known_limit(status: int) -> None:
+    bench = Bench(longest_wait_s=1.5)
+    if status == 503:
+        bench.go_down(0.0)
+    now, claim = 0.0, bench.machine.enter(0.0)
+    for _ in range(2):  # the next try is then 2 s ahead
+        now = max(now, bench.machine.earliest(claim, now))
+        bench.answer(bench.send(now, claim), status, now)
+    wait = bench.machine.waiting(now)
+    assert wait is not None
+    assert wait.left_s(now) > 1.5
+    assert bench.machine.suspension(0.0, WALL) is None
+    suspend = bench.machine.suspension(wait.until_s, WALL)
+    assert suspend is not None
+    assert "for 2 s" in suspend.reason
+    assert suspend.until is None
+
+
+def test_an_outage_whose_end_is_said_suspends_with_its_time() -> None:
+    bench = Bench(longest_wait_s=600)
+    bench.go_down(0.0)
+    claim = bench.machine.enter(0.0)
+    at = bench.machine.earliest(claim, 0.0)
+    bench.answer(bench.send(at, claim), 503, at, retry_after(7200))
+    suspend = bench.machine.suspension(at, WALL)
+    assert suspend is not None
+    assert suspend.reason == "the outage of Claude lasts until 14:15 (2 h)"
 
 
 def test_a_trouble_of_yesterday_does_not_suspend_who_comes_today() -> None:
@@ -473,7 +505,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def what_it_says_is_sound(self) -> None:
         wait = self.machine.waiting(self.now)
-        assert wait is None or wait.words(self.now)
+        assert wait is None or wait.words
         if not self.waiting and not self.sent:
             assert wait is None
             assert self.machine.suspension(self.now, WALL) is None

@@ -22,8 +22,6 @@ CALLS = 200
 WALL = datetime(2026, 3, 1, tzinfo=UTC)
 RATES = (3, 4, 5, 7, 10, 14, 20)
 SEEDS = 8
-
-
 ADVICE: dict[str, Headers] = {
     "retry-after": ((b"retry-after", b"1"),),
     "no-header": (),
@@ -138,7 +136,9 @@ def test_a_storm_is_weathered(
     assert min(used) > 0.6, figures
 
 
-@given(st.sampled_from(list(COUNTERS.values())), st.integers(3, 20), st.integers(0, 2**32))
+@given(
+    st.sampled_from(list(COUNTERS.values())), st.integers(3, 20), st.integers(0, 2**32)
+)
 @settings(max_examples=50, deadline=None)
 def test_no_storm_is_an_exception(
     counter: Callable[[float, float], Counter], per_s: int, seed: int

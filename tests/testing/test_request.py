@@ -46,6 +46,17 @@ def test_the_prompt_is_what_the_user_said_first_without_reminders() -> None:
     assert request.last_user_text == "again"
 
 
+@pytest.mark.parametrize("say", [user, lambda words: system(f"Stop: {words}")])
+def test_what_a_hook_says_is_said_by_the_user(say: Any) -> None:
+    feedback = 'hook blocking error from command: "callback": Mend this.'
+    note = "# Environment\nYou have been invoked here"
+    request = asked(user("go"), system(note), assistant("Done."), say(feedback))
+
+    assert request.last_user_text.endswith("Mend this.")
+    assert request.prompt == "go"
+    assert asked(user("go"), system(note)).last_user_text == "go"
+
+
 def test_a_content_may_be_a_string() -> None:
     request = asked({"role": "user", "content": "load"}, system="You work.")
 

@@ -92,8 +92,10 @@ def main() -> int:
         poem = Path(folder, "poem.txt")
         poem.write_text(POEM, encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-m", "mas", "run", "How long is it?", "--input", poem]
-            + sys.argv[1:],
+            [
+                *(sys.executable, "-m", "mas", "run", "How long is it?"),
+                *("--input", str(poem), *sys.argv[1:]),
+            ],
             env=os.environ | claude.environment | {"SHARED_FILES_PATH": folder},
             check=False,
         )

@@ -5,8 +5,9 @@
 ``poem.cassette`` holds one run's exchanges with Claude, made with
 ``mas run … --record`` (here: ``python examples/scripted_run.py --record
 examples/poem.cassette``). Played, it takes no key and no network, and all the rest is
-real: planning, agents, the Claude CLI, its tools, the databases. So in CI it tells whether the pipeline still works when the
-code around it has changed; pytest finds the test below by its name.
+real: planning, agents, the Claude CLI, its tools, the databases. So in CI it
+tells whether the pipeline still works when the code around it has changed;
+pytest finds the test below by its name.
 """
 
 import json

@@ -31,12 +31,14 @@ SAME_LAYER = {
 NEVER = {("cli", "agent"), ("supervisor", "agent"), ("agent", "supervisor")}
 PURE = {"core", "wire"}
 PURE_MODULES = {
-    f"gateway/{name}.py"
-    for name in (
-        *("assembly", "backoff", "breaker", "budget", "conversation", "encodings"),
-        *("event_stream", "limits", "meter", "normal", "pace", "places"),
-        *("reading", "reconcile", "sse"),
-    )
+    f"gateway/{folder}{name}.py"
+    for folder, names in {
+        "": ("encodings", "sse"),
+        "pacing/": ("backoff", "breaker", "limits", "pace"),
+        "spending/": ("budget", "event_stream", "meter", "reading", "reconcile"),
+        "cassettes/": ("assembly", "conversation", "normal", "places"),
+    }.items()
+    for name in names
 }
 IMPURE_LIBRARIES = {
     "anyio", "asyncio", "asyncpg", "os", "random", "redis", "socket", "subprocess",
@@ -51,6 +53,7 @@ HOMES = {
     "rich": ["cli/"],
     "click": ["cli/"],
     "brotli": ["gateway/encodings.py"],
+    "h11": ["gateway/server.py"],
     "httpx2": ["gateway/forward.py", "agent/tools/"],
     "starlette": ["testing/"],
     "uvicorn": ["gateway/server.py", "testing/"],

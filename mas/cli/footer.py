@@ -9,7 +9,7 @@ from mas.cli.grid import Cell, Line
 from mas.cli.text import Glyphs, clock, fit
 from mas.cli.usage import cost_words, token_words
 from mas.core.view import RunView, State
-from mas.gateway.budget import WARN_AT
+from mas.gateway.spending.budget import WARN_AT
 
 STYLES = {
     State.PENDING: "dim",

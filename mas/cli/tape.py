@@ -11,12 +11,17 @@ import click
 from mas import __version__
 from mas.config import Config
 from mas.errors import MasError, UsageError
-from mas.gateway.cassette import Cassette, CassetteWriter, Header, read_cassette
+from mas.gateway.cassettes.cassette import (
+    Cassette,
+    CassetteWriter,
+    Header,
+    read_cassette,
+)
+from mas.gateway.cassettes.inputs import check_inputs, read_inputs
+from mas.gateway.cassettes.normal import Secrets
+from mas.gateway.cassettes.recording import Recorder
+from mas.gateway.cassettes.replay import Replay
 from mas.gateway.exchange import Upstream
-from mas.gateway.inputs import check_inputs, read_inputs
-from mas.gateway.normal import Secrets
-from mas.gateway.recording import Recorder
-from mas.gateway.replay import Replay
 
 _STATUSES = {0: "completed", 1: "failed", 4: "suspended"}
 _WARNINGS_SHOWN = 10

@@ -12,10 +12,6 @@ from typing import Any, Protocol
 import anyio
 
 from mas.gateway.access import DeniedError, Tokens, answered_headers, check_place
-from mas.gateway.account import Account, Book, model_of
-from mas.gateway.admission import Admission, Turn
-from mas.gateway.backoff import Verdict
-from mas.gateway.budget import Budget
 from mas.gateway.client import Client, ClientGoneError, Receive, Send
 from mas.gateway.exchange import (
     CutError,
@@ -24,7 +20,11 @@ from mas.gateway.exchange import (
     Upstream,
     UpstreamError,
 )
-from mas.gateway.wave import FirstWave, Place
+from mas.gateway.pacing.admission import Admission, Turn
+from mas.gateway.pacing.backoff import Verdict
+from mas.gateway.pacing.wave import FirstWave, Place
+from mas.gateway.spending.account import Account, Book, model_of
+from mas.gateway.spending.budget import Budget
 
 _PARKED_S = 90.0
 """A request that may not go out waits so long for its agent to be stopped."""

@@ -13,10 +13,6 @@ from msgspec import Struct, to_builtins
 
 from mas.config import Config
 from mas.errors import BudgetError, NotReadyError
-from mas.gateway.account import Book
-from mas.gateway.admission import Admission
-from mas.gateway.backoff import Backoff, Suspend, Wait, WaitKind
-from mas.gateway.budget import Budget
 from mas.gateway.client import Client, Receive, Send
 from mas.gateway.exchange import (
     PLANNER,
@@ -27,12 +23,16 @@ from mas.gateway.exchange import (
     UpstreamError,
 )
 from mas.gateway.gateway import Gateway
-from mas.gateway.ledger import Ledger
+from mas.gateway.pacing.admission import Admission
+from mas.gateway.pacing.backoff import Backoff, Suspend, Wait, WaitKind
+from mas.gateway.pacing.wave import FirstWave
 from mas.gateway.patience import Patience
-from mas.gateway.prices import Prices
-from mas.gateway.reconcile import reconcile
 from mas.gateway.server import LoopbackServer, listen
-from mas.gateway.wave import FirstWave
+from mas.gateway.spending.account import Book
+from mas.gateway.spending.budget import Budget
+from mas.gateway.spending.ledger import Ledger
+from mas.gateway.spending.prices import Prices
+from mas.gateway.spending.reconcile import reconcile
 from mas.model import ModelCall, Usage
 from mas.store.postgres import TaskStore
 

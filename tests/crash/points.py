@@ -25,7 +25,7 @@ SUPERVISOR = (
     "mas.supervisor.takeover",
     "mas.supervisor.claude",
     "mas.gateway.gateway",
-    "mas.gateway.ledger",
+    "mas.gateway.spending.ledger",
     "mas.store.ledger",
     "mas.store.writer",
 )

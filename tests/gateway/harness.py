@@ -13,17 +13,17 @@ import anyio
 import psutil
 
 from mas.config import Credentials
-from mas.gateway.account import Book
-from mas.gateway.admission import Admission
-from mas.gateway.backoff import Backoff, Wait
-from mas.gateway.budget import Budget
 from mas.gateway.exchange import Caller, Upstream
 from mas.gateway.forward import forwarding
 from mas.gateway.gateway import Gateway
-from mas.gateway.ledger import Ledger
-from mas.gateway.prices import Prices
+from mas.gateway.pacing.admission import Admission
+from mas.gateway.pacing.backoff import Backoff, Wait
+from mas.gateway.pacing.wave import FirstWave
 from mas.gateway.server import LoopbackServer, listen
-from mas.gateway.wave import FirstWave
+from mas.gateway.spending.account import Book
+from mas.gateway.spending.budget import Budget
+from mas.gateway.spending.ledger import Ledger
+from mas.gateway.spending.prices import Prices
 from mas.model import CallState, ModelCall
 from tests.gateway.wire import ASKED, Line, Message
 

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from mas.gateway import gateway as gateway_module
-from mas.gateway.budget import Budget
+from mas.gateway.spending.budget import Budget
 from mas.model import CallState, Usage
 from tests.gateway.harness import Scene, gateway
 from tests.gateway.wire import (

@@ -3,7 +3,7 @@
 import anyio
 from msgspec import structs
 
-from mas.gateway.backoff import Wait, WaitKind
+from mas.gateway.pacing.backoff import Wait, WaitKind
 from mas.model import CallState, ModelCall
 from tests.gateway.harness import TASK, Scene, gateway, worker
 from tests.gateway.wire import (

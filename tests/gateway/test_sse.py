@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mas.gateway.assembly import Assembly, with_ids, without_ids
+from mas.gateway.cassettes.assembly import Assembly, with_ids, without_ids
 from mas.gateway.sse import Reader, beginning, encode, error, events
 from mas.testing import Turn, text, tool_use
 from mas.testing.message import message
-from tests.gateway.taping import assembled
+from tests.gateway.cassettes.taping import assembled
 
 IDS = "0123456789abcdef01230001"
 

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from mas.errors import OutageError
-from mas.gateway import ledger as gateway_ledger
-from mas.gateway.ledger import Ledger
+from mas.gateway.spending import ledger as gateway_ledger
+from mas.gateway.spending.ledger import Ledger
 from mas.model import CallState, ModelCall, Usage
 from mas.store import ledger, postgres
 from mas.store.address import Address

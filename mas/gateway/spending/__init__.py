@@ -1,0 +1,1 @@
+"""What calls take: prices, the ledger, the budget."""

@@ -110,10 +110,6 @@ class Claude:
         """Where agents and planner find it."""
         return self._server.url
 
-    @property
-    def prices(self) -> Prices:
-        return self._prices
-
     async def begin(
         self, task_id: str, allowance: Allowance, calls: Sequence[ModelCall] = ()
     ) -> None:

@@ -78,10 +78,11 @@ def with_gateway(home: Path, folder: Path, part: Part, *, agents: int = 5) -> Ou
     (folder / "mas.toml").write_text("".join(roster))
     with ScriptedProcess(part) as upstream:
         command = Mas(home, folder, ANTHROPIC_BASE_URL=upstream.url)
-        done = command.run("run", "weather the storm", "--json")
+        with command.start("run", "weather the storm", "--json") as process:
+            out, err = process.communicate(timeout=_DEADLINE_S)
         calls = upstream.calls
-    assert done.code in (0, 1, 4), done.err
-    events = [json.loads(line) for line in done.out.splitlines()]
+    assert process.returncode in (0, 1, 4), err.decode()
+    events = [json.loads(line) for line in out.splitlines()]
     ended = [event for event in events if event["type"] == "subtask_finished"]
     completed = {it["subtask_id"] for it in ended if it["status"] == "completed"}
     started = [event for event in events if event["type"] == "attempt_started"]
